@@ -1,0 +1,142 @@
+//! The folder of one private server, and the account that it runs under.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, io};
+
+use super::process;
+use crate::error::{Error, Result};
+use crate::workspace;
+
+/// The folder of one private server, and the account that it runs under.
+#[derive(Debug)]
+pub(crate) struct Place {
+    dir: PathBuf,
+    account: Option<Account>,
+    /// An argument of the server's command line that no other server has.
+    pub(crate) marker: String,
+    /// A number that differs from workspace to workspace.
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug)]
+struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+impl Place {
+    /// The place of the server `name`: a folder under `target`, or one that its account can enter.
+    ///
+    /// Root does not run the server itself (`PostgreSQL` would refuse) but has an account do it:
+    /// the one called `account` where there is one, else nobody.
+    pub(crate) fn of(name: &str, account: &str) -> Self {
+        let seed = hash(workspace::root().as_os_str().as_encoded_bytes());
+        let account = process::is_root().then(|| Account::first_of(&[account, "nobody"])).flatten();
+        let target = workspace::target();
+        let base = if account.as_ref().is_none_or(|account| account.can_enter(&target)) {
+            target.join("services")
+        } else {
+            env::temp_dir().join(format!("amends-services-{seed:016x}"))
+        };
+        let marker = format!("amends-{:016x}", hash(base.as_os_str().as_encoded_bytes()));
+        Self { dir: base.join(name), account, marker, seed }
+    }
+
+    /// Makes the folder, and says so if it is not where one would look for it.
+    pub(crate) fn create(&self) -> Result<()> {
+        if !self.dir.starts_with(workspace::target()) {
+            eprintln!("the server's account cannot enter target, so its data is in {}", self.dir.display());
+        }
+        let failed = || Error::io(format!("create {}", self.dir.display()));
+        fs::create_dir_all(&self.dir).map_err(failed())?;
+        let base = self.dir.parent().unwrap_or(&self.dir);
+        // The name in the temporary folder can be guessed: do not use what someone else put there.
+        if fs::symlink_metadata(base).map_err(failed())?.uid() != process::uid(None).unwrap_or_default() {
+            return Err(Error::failed(format!("{} belongs to another user", base.display())));
+        }
+        self.give(&self.dir).map_err(failed())
+    }
+
+    /// The path of the file `name` in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Writes a file that the server's account can read, and no other.
+    pub(crate) fn write(&self, path: &Path, text: &str) -> Result<()> {
+        let write = || {
+            // An account may not overwrite a file that it made read-only; removing always works.
+            fs::remove_file(path).or_else(ignore_not_found)?;
+            fs::write(path, text)?;
+            fs::set_permissions(path, Permissions::from_mode(0o600))?;
+            self.give(path)
+        };
+        write().map_err(Error::io(format!("write {}", path.display())))
+    }
+
+    /// A fresh file for the server's output; the last one is kept as `….old`.
+    pub(crate) fn log(&self, name: &str) -> Result<(PathBuf, File)> {
+        let path = self.path(name);
+        let create = || {
+            fs::rename(&path, self.path(&format!("{name}.old"))).or_else(ignore_not_found)?;
+            let file = File::create(&path)?;
+            self.give(&path)?;
+            Ok(file)
+        };
+        let file = create().map_err(Error::io(format!("write {}", path.display())))?;
+        Ok((path, file))
+    }
+
+    /// A command run under the server's account, with nothing of our environment but `PATH`.
+    pub(crate) fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = Command::new(program.as_ref());
+        command
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .env("HOME", &self.dir)
+            .env("LANG", "C.UTF-8")
+            .current_dir(&self.dir)
+            .stdin(Stdio::null());
+        if let Some(Account { uid, gid }) = self.account {
+            command.uid(uid).gid(gid);
+        }
+        command
+    }
+
+    fn give(&self, path: &Path) -> io::Result<()> {
+        match self.account {
+            Some(Account { uid, gid }) => chown(path, Some(uid), Some(gid)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Account {
+    fn first_of(names: &[&str]) -> Option<Self> {
+        names.iter().find_map(|name| {
+            let uid = process::uid(Some(name))?;
+            let gid = process::read(Command::new("id").args(["-g", name]))?.parse().ok()?;
+            Some(Self { uid, gid })
+        })
+    }
+
+    /// Whether the account can reach `dir`; asked of the kernel, as ACLs and mounts count too.
+    fn can_enter(&self, dir: &Path) -> bool {
+        let mut test = Command::new("sh");
+        test.args(["-c", "test -x \"$1\"", "sh"]).arg(dir).current_dir("/");
+        process::succeeds(test.uid(self.uid).gid(self.gid))
+    }
+}
+
+fn ignore_not_found(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// FNV-1a: the same in every version of Rust, as what is named by it must be found again.
+fn hash(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
