@@ -1,1 +1,45 @@
-//! amends.
+//! Sagas that make amends.
+
+mod call;
+pub mod definition;
+mod error;
+pub mod event;
+mod ids;
+mod json;
+pub mod machine;
+mod message;
+mod retry;
+mod saga;
+pub mod state;
+pub mod store;
+pub mod trace;
+
+pub use amends_macros::{Message, compensate, saga, step};
+pub use call::Call;
+pub use definition::{Compensation, Definition, DefinitionError, Step, StepKind};
+pub use error::{Error, StepError, StepResult, StoreError, reject};
+pub use event::{Event, Outcome, Rejection};
+pub use ids::{MessageId, SagaId, WorkerId};
+pub use json::{Json, JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, sanitize};
+pub use message::{Message, OutboxMessage};
+pub use retry::RetryPolicy;
+pub use saga::{Capability, Data, Key, Saga, StepFuture, Steps};
+pub use store::{StepTransaction, Store};
+
+/// What the macros' output names. Not part of the public interface.
+#[doc(hidden)]
+pub mod __private {
+    pub use std::borrow::Cow;
+    pub use std::boxed::Box;
+    pub use std::time::Duration;
+
+    use crate::{Json, StepError, StepResult};
+
+    /// Encodes what a body returned.
+    ///
+    /// # Errors
+    /// Returns [`StepError::Data`] if the store cannot hold it.
+    pub fn output<T: serde::Serialize>(value: &T) -> StepResult<Json> {
+        Json::encode(value).map_err(StepError::Data)
+    }
+}

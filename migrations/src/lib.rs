@@ -1,1 +1,36 @@
-//! amends.
+//! The SQL migrations of amends.
+//!
+//! They create and fill the schema `amends` and nothing else, and keep their own book of what was applied
+//! (`amends._sqlx_migrations`), so they never collide with the application's own migrations. Apply them in
+//! code, with `amends-relay migrate`, or with `sqlx migrate run` in this folder: all three are the same.
+//!
+//! ```no_run
+//! # async fn example(pool: sqlx::PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+//! amends_migrations::migrator().run(&pool).await
+//! # }
+//! ```
+
+use sqlx::SqlStr;
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+
+/// The newest migration; a database that has applied a newer one belongs to a newer amends.
+pub const LATEST: i64 = 3;
+
+const MIGRATIONS: [(i64, &str, &str); 3] = [
+    (1, "saga", include_str!("../0001_saga.sql")),
+    (2, "outbox", include_str!("../0002_outbox.sql")),
+    (3, "inbox", include_str!("../0003_inbox.sql")),
+];
+
+/// All migrations, ready to run on a connection or a pool.
+///
+/// Running it again changes nothing, and two that run at once wait for each other.
+pub fn migrator() -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|&(version, name, sql)| {
+        Migration::new(version, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+    });
+    let mut migrator = Migrator::with_migrations(migrations.collect());
+    migrator.dangerous_set_table_name("amends._sqlx_migrations");
+    migrator.create_schema("amends");
+    migrator
+}

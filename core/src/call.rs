@@ -1,0 +1,82 @@
+//! The capability of a call step: what it needs to call another service safely.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::message::{Message, OutboxMessage};
+use crate::{Error, SagaId, StepError};
+
+/// Handed to the body of a call step or a call compensation.
+///
+/// The body may run more than once, on any worker; every run of one step sees the same
+/// [`idempotency_key`](Self::idempotency_key).
+#[derive(Debug)]
+pub struct Call {
+    saga: SagaId,
+    key: String,
+    attempt: u32,
+    deadline: Instant,
+    cancelled: CancellationToken,
+    outbox: Mutex<Vec<OutboxMessage>>,
+}
+
+impl Call {
+    pub(crate) fn new(saga: SagaId, key: String, attempt: u32, timeout: Duration, cancelled: CancellationToken) -> Self {
+        Self { saga, key, attempt, deadline: Instant::now() + timeout, cancelled, outbox: Mutex::default() }
+    }
+
+    /// A call outside any saga, for a unit test of a step's body.
+    pub fn test(key: &str) -> Self {
+        Self::new(SagaId::new(), key.to_owned(), 1, crate::Definition::DEFAULT_TIMEOUT, CancellationToken::new())
+    }
+
+    /// The saga.
+    pub fn saga(&self) -> SagaId {
+        self.saga
+    }
+
+    /// A key that is the same in every attempt of this step, on every worker, and differs for every other step.
+    pub fn idempotency_key(&self) -> &str {
+        &self.key
+    }
+
+    /// Which attempt this is, counted from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// How long this attempt may still take; pass it on as the timeout of the request.
+    pub fn time_left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Resolves when the worker stops and will not record this attempt.
+    pub fn cancelled(&self) -> WaitForCancellationFuture<'_> {
+        self.cancelled.cancelled()
+    }
+
+    /// Publishes a message in the commit that records this step's success; if the attempt fails, it is dropped.
+    ///
+    /// # Errors
+    /// Returns [`StepError::Data`] if the message cannot be stored.
+    pub fn publish<M: Message>(&self, message: &M) -> Result<(), StepError> {
+        let message = OutboxMessage::new(message).map_err(StepError::from_data)?;
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        Ok(())
+    }
+
+    pub(crate) fn take_outbox(&self) -> Vec<OutboxMessage> {
+        std::mem::take(&mut *self.outbox.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl StepError {
+    pub(crate) fn from_data(error: Error) -> Self {
+        match error {
+            Error::Json { source, .. } => Self::Data(source),
+            other => Self::Retry(Box::new(other)),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What can go wrong: in a step, in a store, in the framework.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use thiserror::Error;
+
+use crate::event::Rejection;
+use crate::json::sanitize;
+use crate::{DefinitionError, JsonError, SagaId};
+
+/// What the body of a step or a compensation returns.
+pub type StepResult<T> = Result<T, StepError>;
+
+/// Why a body did not succeed: try again (the default for `?`), or a definite *no* ([`reject`]).
+///
+/// It does not implement [`std::error::Error`], so that `?` turns every error into [`StepError::Retry`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StepError {
+    /// Something went wrong; the attempt is repeated by the step's policy.
+    Retry(Box<dyn StdError + Send + Sync>),
+    /// It certainly did not happen and will not: compensate what did.
+    Reject(Rejection),
+    /// What it needs cannot be read, or what it returned cannot be stored; repeating it cannot help.
+    Data(JsonError),
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for StepError {
+    fn from(error: E) -> Self {
+        Self::Retry(Box::new(error))
+    }
+}
+
+impl StepError {
+    /// An error to be retried, made from a text.
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self::Retry(message.into().into())
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reject(rejection) if rejection.message.is_empty() => write!(f, "rejected: {}", rejection.code),
+            Self::Reject(rejection) => write!(f, "rejected: {}: {}", rejection.code, rejection.message),
+            Self::Data(error) => error.fmt(f),
+            Self::Retry(error) => {
+                error.fmt(f)?;
+                let mut source = error.source();
+                while let Some(cause) = source {
+                    write!(f, ": {cause}")?;
+                    source = cause.source();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Says that a step did not happen and will not: the saga compensates what did.
+///
+/// ```
+/// # use amends::{reject, StepResult};
+/// fn charge(accepted: bool) -> StepResult<()> {
+///     if accepted { Ok(()) } else { Err(reject("card_declined")) }
+/// }
+/// # assert!(charge(false).is_err());
+/// ```
+pub fn reject(code: impl Into<String>) -> StepError {
+    StepError::Reject(Rejection { code: sanitize(&code.into()), message: String::new() })
+}
+
+/// An error of the framework.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A definition breaks a rule.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// Two definitions with the same name and version were registered.
+    #[error("saga `{name}` version {version} is registered twice; give one of them another version")]
+    RegisteredTwice {
+        /// The saga's name.
+        name: String,
+        /// Its version.
+        version: u32,
+    },
+    /// An input or a message cannot be stored.
+    #[error("{what}: {source}")]
+    Json {
+        /// What was to be stored.
+        what: String,
+        /// Why it cannot.
+        source: JsonError,
+    },
+    /// The business key is taken by a saga with another input.
+    #[error("saga `{name}` with key `{key}` exists as {existing} with another input; use another key, or the same input")]
+    KeyConflict {
+        /// The saga's name.
+        name: String,
+        /// The business key.
+        key: String,
+        /// The saga that has the key.
+        existing: SagaId,
+    },
+    /// There is no such saga.
+    #[error("there is no saga {0}; it may have been dropped after its retention")]
+    NoSuchSaga(SagaId),
+    /// The saga cannot do that now.
+    #[error("saga {saga}: {problem}")]
+    Refused {
+        /// The saga.
+        saga: SagaId,
+        /// Why not.
+        problem: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An error of a [`Store`](crate::Store).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The store cannot be reached, or a session died; the same operation may succeed later.
+    #[error("the store is not available: {0}")]
+    Unavailable(#[source] Box<dyn StdError + Send + Sync>),
+    /// This one write cannot be stored, however often it is tried; its neighbours were not harmed.
+    #[error("the store refuses the write: {0}")]
+    Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The body of a tx step ended its own transaction, so its writes and its record no longer commit together.
+    #[error("the body ended its own transaction; a tx step must not commit or roll back, the framework does")]
+    TransactionEnded,
+    /// The schema is missing, or of another version.
+    #[error("{0}")]
+    Schema(String),
+    /// The worker's heartbeat is gone: others may have adopted its sagas.
+    #[error("this worker was declared dead and its sagas may have been adopted")]
+    WorkerLost,
+}
