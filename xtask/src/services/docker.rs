@@ -1,6 +1,7 @@
 //! A private server in a Docker container, for machines that cannot have the real thing.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::error::{Error, Result};
 pub(crate) struct Container {
     /// The image, with its tag.
     pub(crate) image: &'static str,
+    /// The ports of this machine that it may have.
+    pub(crate) ports: port::Range,
     /// The port that the server in the container listens on.
     pub(crate) inner_port: u16,
     /// What the image needs to be told, as `NAME=value`.
@@ -37,7 +40,7 @@ impl Container {
         format!("{}-{server}", self.place.marker)
     }
 
-    fn port_file(&self) -> std::path::PathBuf {
+    fn port_file(&self) -> PathBuf {
         self.place.path("docker-port")
     }
 
@@ -64,7 +67,7 @@ impl Server for Container {
         let name = self.name();
         if !self.is_running() {
             self.place.create()?;
-            let port = port::choose(&self.port_file(), 1, self.place.seed)?;
+            let port = port::choose(&self.port_file(), self.ports, 1, self.place.seed)?;
             eprintln!("starting {} in Docker on port {port}", self.image);
             // The port may have changed since, and what the servers hold is for tests only.
             process::succeeds(Command::new("docker").args(["rm", "--force", "--volumes", &name]));

@@ -2,6 +2,7 @@
 
 use super::docker::{self, Container};
 use super::place::Place;
+use super::port;
 use super::postgres::Postgres;
 use super::rabbitmq::RabbitMq;
 use super::server::Server;
@@ -68,6 +69,7 @@ impl Kind {
         match self {
             Self::Postgres => Container {
                 image: "postgres:15",
+                ports: port::POSTGRES,
                 inner_port: 5432,
                 settings: &["POSTGRES_USER=amends", "POSTGRES_PASSWORD=amends"],
                 url: ["postgres://amends:amends@127.0.0.1:", "/amends"],
@@ -77,6 +79,7 @@ impl Kind {
             },
             Self::RabbitMq => Container {
                 image: "rabbitmq:3.13",
+                ports: port::RABBITMQ,
                 inner_port: 5672,
                 settings: &["RABBITMQ_NODENAME=amends@localhost"],
                 url: ["amqp://guest:guest@127.0.0.1:", "/%2f"],

@@ -48,17 +48,23 @@ impl Place {
 
     /// Makes the folder, and says so if it is not where one would look for it.
     pub(crate) fn create(&self) -> Result<()> {
-        if !self.dir.starts_with(workspace::target()) {
-            eprintln!("the server's account cannot enter target, so its data is in {}", self.dir.display());
-        }
         let failed = || Error::io(format!("create {}", self.dir.display()));
         fs::create_dir_all(&self.dir).map_err(failed())?;
-        let base = self.dir.parent().unwrap_or(&self.dir);
-        // The name in the temporary folder can be guessed: do not use what someone else put there.
-        if fs::symlink_metadata(base).map_err(failed())?.uid() != process::uid(None).unwrap_or_default() {
-            return Err(Error::failed(format!("{} belongs to another user", base.display())));
+        if !self.dir.starts_with(workspace::target()) {
+            eprintln!("the server's account cannot enter target, so its data is in {}", self.dir.display());
+            self.refuse_folder_of_others()?;
         }
         self.give(&self.dir).map_err(failed())
+    }
+
+    /// The name in the temporary folder can be guessed: what someone else put there is not used.
+    fn refuse_folder_of_others(&self) -> Result<()> {
+        let base = self.dir.parent().unwrap_or(&self.dir);
+        let owner = fs::symlink_metadata(base).map_err(Error::io(format!("look at {}", base.display())))?.uid();
+        if process::uid(None) == Some(owner) {
+            return Ok(());
+        }
+        Err(Error::failed(format!("{} belongs to another user", base.display())))
     }
 
     /// The path of the file `name` in the folder.

@@ -7,8 +7,17 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 
-/// Below the range that the kernel hands out to clients, above the ports that servers are known by.
-const FIRST: u16 = 21_000;
+/// The ports that one kind of server may have: its own, as both are started, and look for a port, at once.
+///
+/// All are below the range that the kernel hands out to clients, and above what servers are known by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range(u16);
+
+/// Where `PostgreSQL` may listen.
+pub(crate) const POSTGRES: Range = Range(21_000);
+/// Where `RabbitMQ` may listen.
+pub(crate) const RABBITMQ: Range = Range(26_000);
+
 const STEP: u16 = 10;
 const STEPS: u16 = 500;
 
@@ -20,10 +29,10 @@ pub(crate) fn remembered(file: &Path) -> Option<u16> {
 /// The first of `count` free ports in a row, the remembered ones if they are still free.
 ///
 /// `seed` decides where to look first, so that two workspaces seldom choose the same.
-pub(crate) fn choose(file: &Path, count: u16, seed: u64) -> Result<u16> {
+pub(crate) fn choose(file: &Path, range: Range, count: u16, seed: u64) -> Result<u16> {
     let old = remembered(file);
     let offset = (seed % u64::from(STEPS)) as u16;
-    let new = (0..STEPS).map(|n| FIRST + (n + offset) % STEPS * STEP);
+    let new = (0..STEPS).map(|n| range.0 + (n + offset) % STEPS * STEP);
     let port = old
         .into_iter()
         .chain(new)

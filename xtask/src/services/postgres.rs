@@ -126,7 +126,7 @@ impl Server for Postgres {
             self.create_data()?;
         }
         self.bury()?;
-        let port = port::choose(&self.place.path("port"), 1, self.place.seed)?;
+        let port = port::choose(&self.place.path("port"), port::POSTGRES, 1, self.place.seed)?;
         self.place.write(&self.data().join("postgresql.conf"), &configuration(port))?;
         let (log, _) = self.place.log("log")?;
         eprintln!("PostgreSQL: starting on port {port}, log in {}", log.display());

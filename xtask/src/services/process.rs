@@ -32,7 +32,7 @@ pub(crate) fn end(pid: u32, patience: Duration, is_gone: impl Fn() -> bool) {
 }
 
 /// Asks `is_so` until it says yes (then true) or `patience` is over (then false).
-pub(crate) fn wait_until(patience: Duration, is_so: impl Fn() -> bool) -> bool {
+pub(crate) fn wait_until(patience: Duration, mut is_so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + patience;
     loop {
         if is_so() {

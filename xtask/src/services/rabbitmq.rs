@@ -97,20 +97,15 @@ impl Server for RabbitMq {
         }
         self.place.create()?;
         self.stop_epmd();
-        let port = port::choose(&self.place.path("port"), 3, self.place.seed + 1)?;
+        let port = port::choose(&self.place.path("port"), port::RABBITMQ, 3, self.place.seed)?;
         let mut command = self.command(port)?;
         let (log, _) = self.place.log("log")?;
         let (startup, output) = self.place.log("startup.log")?;
         let errors = output.try_clone().map_err(Error::io("share startup.log"))?;
         eprintln!("RabbitMQ: starting on port {port}, log in {}", log.display());
-        let mut child = command
-            .stdout(output)
-            .stderr(errors)
-            .spawn()
-            .map_err(Error::io(format!("run {}", self.script.display())))?;
-        let has_ended = |child: &mut std::process::Child| matches!(child.try_wait(), Ok(Some(_)));
-        let child = std::cell::RefCell::new(&mut child);
-        process::wait_until(PATIENCE, || self.is_up() || has_ended(&mut child.borrow_mut()));
+        let child = command.stdout(output).stderr(errors).spawn();
+        let mut child = child.map_err(Error::io(format!("run {}", self.script.display())))?;
+        process::wait_until(PATIENCE, || self.is_up() || matches!(child.try_wait(), Ok(Some(_))));
         if self.is_up() {
             return Ok(());
         }
