@@ -1,6 +1,7 @@
 //! The folder of one private server, and the account that it runs under.
 
 use std::fs::{self, File, Permissions};
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -82,6 +83,18 @@ impl Place {
             self.give(path)
         };
         write().map_err(Error::io(format!("write {}", path.display())))
+    }
+
+    /// Writes a file of 32 random hexadecimal digits, unless it is there.
+    pub(crate) fn write_secret(&self, path: &Path) -> Result<()> {
+        if path.exists() {
+            return Ok(());
+        }
+        let mut bytes = [0; 16];
+        File::open("/dev/urandom")
+            .and_then(|mut file| file.read_exact(&mut bytes))
+            .map_err(Error::io("read /dev/urandom"))?;
+        self.write(path, &format!("{:032x}", u128::from_ne_bytes(bytes)))
     }
 
     /// A fresh file for the server's output; the last one is kept as `….old`.

@@ -1,7 +1,7 @@
 //! A private `PostgreSQL`, run from the binaries that are installed.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -45,7 +45,7 @@ impl Postgres {
             fs::remove_dir_all(&new).map_err(Error::io(format!("remove {}", new.display())))?;
         }
         eprintln!("PostgreSQL: making a data folder in {}", self.data().display());
-        self.place.write(&password, &random_password()?)?;
+        self.place.write_secret(&password)?;
         self.place.write(&create_database, &format!("create database {USER}\n"))?;
 
         let mut initdb = self.place.command(self.binaries.join("initdb"));
@@ -182,14 +182,6 @@ fn configuration(port: u16) -> String {
          log_timezone = 'UTC'\n\
          log_line_prefix = '%m [%p] %d '\n"
     )
-}
-
-fn random_password() -> Result<String> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(Error::io("read /dev/urandom"))?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
 #[cfg(test)]

@@ -51,6 +51,8 @@ impl RabbitMq {
         ] {
             self.place.write(&self.place.path(name), &text)?;
         }
+        // Erlang would make one up from the clock.
+        self.place.write_secret(&self.place.path(".erlang.cookie"))?;
         let mut command = detached(&self.place, &self.script);
         for (variable, file) in [
             ("RABBITMQ_ADVANCED_CONFIG_FILE", "advanced.config"),
