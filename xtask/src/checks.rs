@@ -66,17 +66,14 @@ fn checks<'a>(shell: &'a Shell, urls: &Urls, runner_args: &[String]) -> Vec<Chec
     let cargo = |args: &str| workspace::cargo(shell, &args.split(' ').collect::<Vec<_>>());
     let with_servers =
         |cmd: Cmd<'a>| cmd.env(services::DATABASE_URL, &urls.database).env(services::AMQP_URL, &urls.amqp);
-    let is_installed = |tool: &str| {
+    let is_there = |tool: &str| {
         let version = cargo(tool).arg("--version").quiet().ignore_stdout().ignore_stderr();
         version.run().is_ok()
     };
-    let if_installed = |tool: &str, args: &str| is_installed(tool).then(|| cargo(args)).ok_or("not installed");
+    let if_installed = |tool: &str, args: &str| is_there(tool).then(|| cargo(args)).ok_or("not installed");
 
-    let runner = if is_installed("nextest") {
-        cargo("nextest run --workspace")
-    } else {
-        cargo("test --workspace --all-targets")
-    };
+    let runner =
+        if is_there("nextest") { cargo("nextest run --workspace") } else { cargo("test --workspace --all-targets") };
     let check = |name, command| Check { name, command };
     vec![
         check("format", Ok(cargo("fmt --all --check"))),

@@ -11,7 +11,7 @@ pub(crate) enum Error {
     /// A file or a process could not be used.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was attempted, as in "start pg_ctl".
+        /// What was attempted, as in "open the lock".
         what: String,
         /// What the operating system said.
         source: io::Error,

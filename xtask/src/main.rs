@@ -48,7 +48,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Args::parse().command) {
+    match run(&Args::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -57,11 +57,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: &Command) -> Result<()> {
     match command {
         Command::Services { command } => services::run(command),
-        Command::Test { args } => checks::run(&args),
-        Command::Demo { args } => binary::run("demo", &args),
-        Command::Bench { args } => binary::run("bench", &args),
+        Command::Test { args } => checks::run(args),
+        Command::Demo { args } => binary::run("demo", args),
+        Command::Bench { args } => binary::run("bench", args),
     }
 }

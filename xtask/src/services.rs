@@ -50,7 +50,7 @@ pub(crate) struct Urls {
 ///
 /// # Errors
 /// When a server cannot be started, reached or stopped, or `status` finds one down.
-pub(crate) fn run(command: Command) -> Result<()> {
+pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Up => {
             let urls = up()?;
@@ -74,7 +74,7 @@ pub(crate) fn up() -> Result<Urls> {
     let _lock = lock()?;
     let private = Kind::ALL.map(|kind| given_url(kind).is_none());
     let missing = |kind: &Kind| private[*kind as usize] && kind.installed().is_none();
-    provide(Kind::ALL.into_iter().filter(missing).collect())?;
+    provide(&Kind::ALL.into_iter().filter(missing).collect::<Vec<_>>())?;
     let [database, amqp] = thread::scope(|scope| {
         // Each takes seconds to start, and they do not need each other.
         let starts = Kind::ALL.map(|kind| scope.spawn(move || url_of_running(kind)));
@@ -121,12 +121,11 @@ fn status() -> Result<()> {
             }
             continue;
         }
-        match private_server(kind).filter(|server| server.is_up()) {
-            Some(server) => println!("{name}: up, {}", server.url().unwrap_or_default()),
-            None => {
-                all_up = false;
-                println!("{name}: down");
-            }
+        if let Some(server) = private_server(kind).filter(|server| server.is_up()) {
+            println!("{name}: up, {}", server.url().unwrap_or_default());
+        } else {
+            all_up = false;
+            println!("{name}: down");
         }
     }
     if all_up { Ok(()) } else { Err(Error::failed("not every server is up: cargo xtask services up")) }
@@ -144,7 +143,7 @@ fn private_server(kind: Kind) -> Option<Box<dyn Server>> {
 }
 
 /// Sees to it that the machine can run every server in `missing`.
-fn provide(missing: Vec<Kind>) -> Result<()> {
+fn provide(missing: &[Kind]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }

@@ -80,7 +80,7 @@ impl Server for Container {
                 return Err(error);
             }
         }
-        if process::wait_until(Duration::from_secs(120), || self.is_up()) {
+        if process::wait_until(Duration::from_mins(2), || self.is_up()) {
             Ok(())
         } else {
             Err(Error::failed(format!("{name} does not take connections: see `docker logs {name}`")))

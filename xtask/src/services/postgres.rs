@@ -13,7 +13,7 @@ use super::{port, process};
 use crate::error::{Error, Result};
 
 const USER: &str = "amends";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A private `PostgreSQL`.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use super::server::{self, Server};
 use super::{port, process};
 use crate::error::{Error, Result};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A private `RabbitMQ`.
 #[derive(Debug)]
