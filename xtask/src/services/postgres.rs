@@ -1,7 +1,7 @@
 //! A private `PostgreSQL`, run from the binaries that are installed.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -13,6 +13,7 @@ use super::{port, process};
 use crate::error::{Error, Result};
 
 const USER: &str = "amends";
+const SETTINGS: &str = "amends.conf";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A private `PostgreSQL`.
@@ -59,9 +60,15 @@ impl Postgres {
         single.arg("--single").arg("-D").arg(&new).arg("postgres").stdin(input);
         server::run(&mut single, "postgres --single")?;
 
-        fs::rename(&password, new.join("password"))
+        // initdb's file stays, as it has tried out which shared memory works here.
+        let include = |mut conf: File| writeln!(conf, "include '{SETTINGS}'");
+        File::options()
+            .append(true)
+            .open(new.join("postgresql.conf"))
+            .and_then(include)
+            .and_then(|()| fs::rename(&password, new.join("password")))
             .and_then(|()| fs::rename(&new, self.data()))
-            .map_err(Error::io(format!("rename {}", new.display())))
+            .map_err(Error::io(format!("finish {}", new.display())))
     }
 
     /// Puts aside a data folder that another major version made.
@@ -127,7 +134,7 @@ impl Server for Postgres {
         }
         self.bury()?;
         let port = port::choose(&self.place.path("port"), port::POSTGRES, 1, self.place.seed)?;
-        self.place.write(&self.data().join("postgresql.conf"), &configuration(port))?;
+        self.place.write(&self.data().join(SETTINGS), &settings(port))?;
         let (log, _) = self.place.log("log")?;
         eprintln!("PostgreSQL: starting on port {port}, log in {}", log.display());
         let name = format!("-c cluster_name={}", self.place.marker);
@@ -167,7 +174,7 @@ fn major_version(text: &str) -> Option<&str> {
 }
 
 /// Durable as in production, since what tests and benchmarks claim is about durability.
-fn configuration(port: u16) -> String {
+fn settings(port: u16) -> String {
     format!(
         "# Written by `cargo xtask services up` at each start.\n\
          listen_addresses = '127.0.0.1'\n\
