@@ -55,7 +55,20 @@ impl Place {
             eprintln!("the server's account cannot enter target, so its data is in {}", self.dir.display());
             self.refuse_folder_of_others()?;
         }
-        self.give(&self.dir).map_err(failed())
+        self.give_all().map_err(failed())
+    }
+
+    /// Gives the folder to the account, with all that another account has made in it.
+    fn give_all(&self) -> io::Result<()> {
+        let Some(Account { uid, gid }) = self.account else {
+            return Ok(());
+        };
+        let is_new = fs::read_dir(&self.dir)?.next().is_none();
+        if !is_new && fs::metadata(&self.dir)?.uid() != uid {
+            // A target folder that outlives its container meets accounts with other numbers.
+            process::succeeds(Command::new("chown").args(["-R", &format!("{uid}:{gid}")]).arg(&self.dir));
+        }
+        self.give(&self.dir)
     }
 
     /// The name in the temporary folder can be guessed: what someone else put there is not used.
