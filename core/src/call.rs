@@ -23,7 +23,13 @@ pub struct Call {
 }
 
 impl Call {
-    pub(crate) fn new(saga: SagaId, key: String, attempt: u32, timeout: Duration, cancelled: CancellationToken) -> Self {
+    pub(crate) fn new(
+        saga: SagaId,
+        key: String,
+        attempt: u32,
+        timeout: Duration,
+        cancelled: CancellationToken,
+    ) -> Self {
         Self { saga, key, attempt, deadline: Instant::now() + timeout, cancelled, outbox: Mutex::default() }
     }
 

@@ -133,7 +133,9 @@ impl Definition {
                 return fail(format!("step {index}: a name has 1 to {MAX_NAME_BYTES} visible characters"));
             }
             if self.steps[..index].iter().any(|earlier| earlier.name == *name) {
-                return fail(format!("two steps are called `{name}`; what is recorded of one would be read for the other"));
+                return fail(format!(
+                    "two steps are called `{name}`; what is recorded of one would be read for the other"
+                ));
             }
             if step.after.iter().any(|&before| before >= index) {
                 return fail(format!("step `{name}` comes after a step that does not stand before it"));
@@ -143,7 +145,9 @@ impl Definition {
                 return fail(format!("step `{name}` is a second pivot on its path; a path has one"));
             }
             if (step.pivot || past_pivot) && step.compensation.is_some() {
-                return fail(format!("step `{name}` is at or after the pivot, so it is never undone; drop its compensation"));
+                return fail(format!(
+                    "step `{name}` is at or after the pivot, so it is never undone; drop its compensation"
+                ));
             }
         }
         Ok(())

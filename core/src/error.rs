@@ -95,7 +95,9 @@ pub enum Error {
         source: JsonError,
     },
     /// The business key is taken by a saga with another input.
-    #[error("saga `{name}` with key `{key}` exists as {existing} with another input; use another key, or the same input")]
+    #[error(
+        "saga `{name}` with key `{key}` exists as {existing} with another input; use another key, or the same input"
+    )]
     KeyConflict {
         /// The saga's name.
         name: String,

@@ -39,7 +39,9 @@ pub enum JsonError {
     #[error("the JSON holds a NUL character (\\u0000), which PostgreSQL cannot store; remove it before it gets here")]
     Nul,
     /// The text is longer than [`MAX_JSON_BYTES`].
-    #[error("the JSON is {0} bytes long and the limit is {MAX_JSON_BYTES}; store the bulk elsewhere and pass a reference")]
+    #[error(
+        "the JSON is {0} bytes long and the limit is {MAX_JSON_BYTES}; store the bulk elsewhere and pass a reference"
+    )]
     TooLarge(usize),
     /// The text is nested deeper than [`MAX_JSON_DEPTH`].
     #[error("the JSON is nested deeper than {MAX_JSON_DEPTH} levels")]

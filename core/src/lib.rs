@@ -7,12 +7,16 @@ pub mod event;
 mod ids;
 mod json;
 pub mod machine;
+pub mod memory;
 mod message;
 mod retry;
 mod saga;
+mod sagas;
 pub mod state;
 pub mod store;
+pub mod telemetry;
 pub mod trace;
+mod worker;
 
 pub use amends_macros::{Message, compensate, saga, step};
 pub use call::Call;
@@ -21,10 +25,13 @@ pub use error::{Error, StepError, StepResult, StoreError, reject};
 pub use event::{Event, Outcome, Rejection};
 pub use ids::{MessageId, SagaId, WorkerId};
 pub use json::{Json, JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, sanitize};
+pub use memory::MemoryStore;
 pub use message::{Message, OutboxMessage};
 pub use retry::RetryPolicy;
 pub use saga::{Capability, Data, Key, Saga, StepFuture, Steps};
-pub use store::{StepTransaction, Store};
+pub use sagas::{Sagas, SagasBuilder};
+pub use store::{Started, Status, StepTransaction, Store};
+pub use worker::WorkerOptions;
 
 /// What the macros' output names. Not part of the public interface.
 #[doc(hidden)]

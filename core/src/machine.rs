@@ -81,6 +81,11 @@ pub fn direction(definition: &Definition, state: &State) -> Direction {
     }
 }
 
+/// Whether a pivot has succeeded, so that the saga only goes forward.
+pub fn is_past_pivot(definition: &Definition, state: &State) -> bool {
+    Saga { definition, state }.past_pivot()
+}
+
 struct Saga<'a> {
     definition: &'a Definition,
     state: &'a State,
@@ -142,7 +147,9 @@ impl Saga<'_> {
         if !actions.is_empty() {
             return actions;
         }
-        let stuck = self.steps().find(|(i, _)| matches!(self.forward_of(*i), Forward::Rejected { .. } | Forward::GaveUp { .. }));
+        let stuck = self
+            .steps()
+            .find(|(i, _)| matches!(self.forward_of(*i), Forward::Rejected { .. } | Forward::GaveUp { .. }));
         match stuck {
             Some((_, step)) => vec![Action::Park(ParkReason::ForwardStuck { step: step.name.to_string() })],
             // Cancelled after the pivot, and all went well.
@@ -207,7 +214,9 @@ impl Saga<'_> {
             let open = verdicts[i] != Verdict::DidNot && step.compensation.is_some() && !self.is_undone(i);
             if open && !blocked[i] {
                 match self.record(i).map(|record| &record.undo) {
-                    Some(Undo::GaveUp { .. }) => stuck = Some(ParkReason::CompensationStuck { step: step.name.to_string() }),
+                    Some(Undo::GaveUp { .. }) => {
+                        stuck = Some(ParkReason::CompensationStuck { step: step.name.to_string() })
+                    }
                     Some(Undo::Pending(attempts)) => actions.push(compensate(i, *attempts)),
                     Some(Undo::Done) | None => actions.push(compensate(i, Attempts::default())),
                 }

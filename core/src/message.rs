@@ -60,10 +60,14 @@ impl OutboxMessage {
     /// # Errors
     /// Returns [`Error::Json`] if the message has no storable JSON form.
     pub fn new<M: Message>(message: &M) -> Result<Self, Error> {
-        let json = Json::encode(message).map_err(|source| Error::Json { what: format!("message `{}`", M::NAME), source })?;
+        let json =
+            Json::encode(message).map_err(|source| Error::Json { what: format!("message `{}`", M::NAME), source })?;
         let key = message.key().map(Cow::into_owned);
         if key.as_deref().is_some_and(|key| key.contains('\0')) {
-            return Err(Error::Json { what: format!("the key of message `{}`", M::NAME), source: crate::JsonError::Nul });
+            return Err(Error::Json {
+                what: format!("the key of message `{}`", M::NAME),
+                source: crate::JsonError::Nul,
+            });
         }
         Ok(Self {
             id: MessageId::new(),

@@ -99,7 +99,9 @@ impl<'a, T> Capability<'a, T> {
     pub fn call(self) -> &'a Call {
         match self {
             Self::Call(call) => call,
-            Self::Tx(_) => panic!("the body of a call step was given a transaction: kind and body of the step disagree"),
+            Self::Tx(_) => {
+                panic!("the body of a call step was given a transaction: kind and body of the step disagree")
+            }
         }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use crate::event::{Event, Failure, JournalRow, Outcome, ParkReason, Rejection};
 use crate::Json;
+use crate::event::{Event, Failure, JournalRow, Outcome, ParkReason, Rejection};
 
 /// The state of a saga after some prefix of its journal.
 ///

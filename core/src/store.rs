@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::event::{Event, JournalRow};
 use crate::message::{Message, OutboxMessage};
+use crate::state::State;
 use crate::{Error, Json, SagaId, StepError, StoreError, WorkerId};
 
 /// Keeps sagas and their journals.
@@ -59,8 +60,8 @@ pub trait WorkerStore: Store {
     /// means that there is no such saga now.
     async fn adopt(&self, claim: Claim) -> Result<Vec<Loaded>, StoreError>;
 
-    /// Gives sagas back, due at once, without a word in their journals.
-    async fn release(&self, worker: WorkerId, sagas: &[SagaId]) -> Result<(), StoreError>;
+    /// Gives sagas back without a word in their journals, due after the given time; `None` is never.
+    async fn release(&self, worker: WorkerId, sagas: &[(SagaId, Option<Duration>)]) -> Result<(), StoreError>;
 
     /// Ends a worker's registration: what it still owns is up for adoption at once.
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError>;
@@ -257,4 +258,13 @@ pub struct Loaded {
     pub now: DateTime<Utc>,
     /// The worker that owns it.
     pub owner: Option<WorkerId>,
+}
+
+impl Loaded {
+    /// The state that the journal adds up to.
+    pub fn fold(&self) -> State {
+        let mut state = State::new(self.input.clone());
+        self.journal.iter().for_each(|row| state.apply(row));
+        state
+    }
 }

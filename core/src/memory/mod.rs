@@ -1,0 +1,140 @@
+//! A store in memory: for examples, unit tests and the explorer. It keeps every promise but durability.
+
+mod rows;
+mod tx;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::event::Event;
+use crate::message::OutboxMessage;
+use crate::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
+use crate::{Error, SagaId, StoreError, WorkerId};
+
+use rows::Rows;
+pub use tx::{MemoryConn, MemoryTx};
+
+/// Keeps sagas in memory. Clones share the same sagas. Its clock is tokio's, so a test can pause it.
+///
+/// ```
+/// # use amends::MemoryStore;
+/// let store = MemoryStore::new();
+/// assert!(store.published().is_empty());
+/// ```
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    rows: Arc<Mutex<Rows>>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self { rows: Arc::new(Mutex::new(Rows::new())) }
+    }
+
+    /// A transaction in which sagas can be started, like an application's own.
+    pub fn begin(&self) -> MemoryConn {
+        MemoryConn::new(self.clone())
+    }
+
+    /// Every message published so far, in order.
+    pub fn published(&self) -> Vec<OutboxMessage> {
+        self.rows().outbox.clone()
+    }
+
+    fn rows(&self) -> MutexGuard<'_, Rows> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    type Conn = MemoryConn;
+    type Tx = MemoryTx;
+
+    async fn start_in(&self, conn: &mut MemoryConn, saga: NewSaga) -> Result<Started, Error> {
+        conn.stage(saga)
+    }
+
+    async fn start(&self, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
+        self.rows().start(saga, owner)
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, StoreError> {
+        Ok(self.rows().append(append))
+    }
+
+    async fn begin(&self) -> Result<MemoryTx, StoreError> {
+        Ok(MemoryTx::new(self.clone()))
+    }
+
+    async fn load(&self, saga: SagaId) -> Result<Option<Loaded>, StoreError> {
+        Ok(self.rows().load(saga))
+    }
+}
+
+#[async_trait]
+impl WorkerStore for MemoryStore {
+    async fn register(&self, worker: WorkerId, _name: &str, lease: Duration) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        let expires = rows.now() + lease;
+        rows.workers.insert(worker, expires);
+        Ok(())
+    }
+
+    async fn heartbeat(&self, worker: WorkerId, lease: Duration) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        let now = rows.now();
+        match rows.workers.get_mut(&worker) {
+            Some(expires) if *expires > now => {
+                *expires = now + lease;
+                Ok(())
+            }
+            _ => Err(StoreError::WorkerLost),
+        }
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Loaded>, StoreError> {
+        Ok(self.rows().claim(&claim))
+    }
+
+    async fn adopt(&self, claim: Claim) -> Result<Vec<Loaded>, StoreError> {
+        let mut rows = self.rows();
+        let orphans = rows.orphans(&claim);
+        let adopted = orphans.into_iter().filter(|(saga, seq)| {
+            let append = Append {
+                saga: *saga,
+                seq: seq + 1,
+                writer: claim.worker,
+                nonce: -1,
+                events: vec![Event::Adopted { by: claim.worker }],
+                head: None,
+                outbox: Vec::new(),
+            };
+            rows.append(append) != Appended::Conflict && rows.own(*saga, claim.worker)
+        });
+        let adopted: Vec<_> = adopted.collect();
+        Ok(adopted.into_iter().filter_map(|(saga, _)| rows.load(saga)).collect())
+    }
+
+    async fn release(&self, worker: WorkerId, sagas: &[(SagaId, Option<Duration>)]) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        for (saga, wake_in) in sagas {
+            rows.release(worker, *saga, *wake_in);
+        }
+        Ok(())
+    }
+
+    async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {
+        self.rows().workers.remove(&worker);
+        Ok(())
+    }
+}

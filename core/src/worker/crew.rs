@@ -1,0 +1,182 @@
+//! What the tasks of one life of a worker share.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::store::{Loaded, WorkerStore};
+use crate::worker::drive::Drive;
+use crate::worker::{Kind, Kinds, WorkerOptions};
+use crate::{SagaId, StoreError, WorkerId};
+
+/// A saga that could not be driven for a reason of its own is looked at again after this.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
+/// A saga of another making than the registered one is left alone for this long.
+const PAUSE_FOREIGN: Duration = Duration::from_secs(60);
+
+pub(crate) struct Crew<S: WorkerStore> {
+    pub(crate) store: Arc<S>,
+    pub(crate) kinds: Arc<Kinds<S::Tx>>,
+    pub(crate) worker: WorkerId,
+    pub(crate) options: WorkerOptions,
+    /// No new attempts.
+    pub(crate) draining: CancellationToken,
+    /// Drop everything.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) permits: Arc<Semaphore>,
+    freed: Notify,
+    nonce: AtomicI64,
+    driven: Mutex<HashMap<SagaId, Driven>>,
+}
+
+/// A saga that a task of this worker drives.
+#[derive(Default)]
+struct Driven {
+    nudge: Arc<Notify>,
+    /// It was claimed or written to from outside since its task last looked.
+    look_again: bool,
+}
+
+impl<S: WorkerStore> Crew<S> {
+    pub(super) fn new(store: Arc<S>, kinds: Arc<Kinds<S::Tx>>, worker: WorkerId, options: WorkerOptions) -> Self {
+        Self {
+            store,
+            kinds,
+            worker,
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            permits: Arc::new(Semaphore::new(options.concurrency)),
+            freed: Notify::new(),
+            nonce: AtomicI64::new(0),
+            driven: Mutex::default(),
+            options,
+        }
+    }
+
+    /// A number that this worker uses for one append only.
+    pub(super) fn nonce(&self) -> i64 {
+        self.nonce.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Resolves when a saga has let go of its place.
+    pub(super) async fn freed(&self) {
+        self.freed.notified().await;
+    }
+
+    /// Drives a saga that this worker owns, or tells its task that somebody wrote to it.
+    pub(crate) fn drive(self: &Arc<Self>, loaded: Loaded) {
+        // More than the permits can be handed over for a moment: those claimed by a hint or adopted.
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok();
+        self.drive_with(loaded, permit);
+    }
+
+    pub(crate) fn drive_with(self: &Arc<Self>, loaded: Loaded, permit: Option<OwnedSemaphorePermit>) {
+        let nudge = match self.driven.lock().unwrap_or_else(PoisonError::into_inner).entry(loaded.id) {
+            Entry::Occupied(mut entry) => {
+                entry.get_mut().look_again = true;
+                return entry.get().nudge.notify_one();
+            }
+            Entry::Vacant(entry) => Arc::clone(&entry.insert(Driven::default()).nudge),
+        };
+        let crew = Arc::clone(self);
+        self.tasks.spawn(async move {
+            crew.drive_to_rest(loaded, nudge).await;
+            drop(permit);
+            crew.freed.notify_one();
+        });
+    }
+
+    async fn drive_to_rest(self: &Arc<Self>, loaded: Loaded, nudge: Arc<Notify>) {
+        let saga = loaded.id;
+        let mut mine = Some(loaded);
+        loop {
+            if let Some(loaded) = mine.take() {
+                if let Err(error) = self.drive_once(loaded, &nudge).await {
+                    tracing::error!(%saga, %error, "cannot drive the saga now");
+                    self.insist_on_release(saga, PAUSE_AFTER_ERROR).await;
+                }
+            }
+            if self.stop.is_cancelled() || self.is_at_rest(saga) {
+                return;
+            }
+            // It was claimed again while its task was letting go of it.
+            match self.store.load(saga).await {
+                Ok(loaded) => {
+                    mine = loaded.filter(|loaded| loaded.owner == Some(self.worker) && !loaded.status.is_final())
+                }
+                Err(error) => {
+                    tracing::warn!(%saga, %error, "cannot read the saga");
+                    self.insist_on_release(saga, PAUSE_AFTER_ERROR).await;
+                }
+            }
+        }
+    }
+
+    async fn drive_once(self: &Arc<Self>, loaded: Loaded, nudge: &Arc<Notify>) -> Result<(), StoreError> {
+        let kind = self.kinds.get(&(loaded.name.clone(), loaded.version));
+        match kind {
+            Some(kind) if kind.fingerprint == loaded.fingerprint => {
+                Drive::new(Arc::clone(self), Arc::clone(kind), loaded, Arc::clone(nudge)).run().await
+            }
+            kind => {
+                self.complain(&loaded, kind.map(|kind| &**kind));
+                self.store.release(self.worker, &[(loaded.id, Some(PAUSE_FOREIGN))]).await
+            }
+        }
+    }
+
+    fn complain(&self, loaded: &Loaded, kind: Option<&Kind<S::Tx>>) {
+        tracing::error!(
+            saga = %loaded.id, name = loaded.name, version = loaded.version, started_as = %loaded.fingerprint,
+            registered_as = ?kind.map(|kind| kind.fingerprint),
+            "the saga was started with another definition under the same version; register the old definition, \
+             and give the new one a new version"
+        );
+    }
+
+    /// Whether the saga's task may end; if not, it must look again.
+    fn is_at_rest(&self, saga: SagaId) -> bool {
+        let mut driven = self.driven.lock().unwrap_or_else(PoisonError::into_inner);
+        match driven.get_mut(&saga) {
+            Some(entry) if entry.look_again => {
+                entry.look_again = false;
+                false
+            }
+            _ => {
+                driven.remove(&saga);
+                true
+            }
+        }
+    }
+
+    /// A saga that stays owned but undriven would be lost until this worker dies.
+    async fn insist_on_release(&self, saga: SagaId, pause: Duration) {
+        while let Err(error) = self.store.release(self.worker, &[(saga, Some(pause))]).await {
+            tracing::warn!(%saga, %error, "cannot release the saga; trying again");
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Starts nothing new and waits, for a while, until what is under way has been recorded.
+    pub(super) async fn drain(&self) {
+        self.draining.cancel();
+        for driven in self.driven.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            driven.nudge.notify_one();
+        }
+        self.tasks.close();
+        if tokio::time::timeout(self.options.grace, self.tasks.wait()).await.is_err() {
+            tracing::warn!("some steps did not finish in time; another worker will repeat them under the same keys");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The worker: claims sagas that are due, drives each in a task, keeps its lease, and adopts what dead workers left.
+
+mod attempt;
+mod clock;
+mod crew;
+mod drive;
+mod options;
+mod plan;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::definition::Definition;
+use crate::saga::Steps;
+use crate::sagas::Hints;
+use crate::store::{Claim, WorkerStore};
+use crate::{StoreError, WorkerId};
+
+pub(crate) use crew::Crew;
+pub use options::WorkerOptions;
+
+/// A registered saga: its definition and its bodies.
+pub(crate) struct Kind<T> {
+    pub(crate) definition: Arc<Definition>,
+    pub(crate) fingerprint: uuid::Uuid,
+    pub(crate) steps: Box<dyn Steps<T>>,
+}
+
+/// Registered sagas by name and version.
+pub(crate) type Kinds<T> = HashMap<(String, u32), Arc<Kind<T>>>;
+
+/// Runs one life of a worker after another until `shutdown`: one that was declared dead starts anew.
+pub(crate) async fn run<S: WorkerStore>(
+    store: Arc<S>,
+    kinds: Arc<Kinds<S::Tx>>,
+    hints: Arc<Hints<S>>,
+    options: WorkerOptions,
+    shutdown: CancellationToken,
+) -> Result<(), StoreError> {
+    while !shutdown.is_cancelled() {
+        let crew = Arc::new(Crew::new(Arc::clone(&store), Arc::clone(&kinds), WorkerId::new(), options.clone()));
+        store.register(crew.worker, &crew.options.name, crew.options.lease).await?;
+        tracing::info!(worker = %crew.worker, name = crew.options.name, "worker started");
+        hints.set_crew(Some(Arc::clone(&crew)));
+        let keeper = tokio::spawn(watch::keep_lease(Arc::clone(&crew)));
+        work(&crew, &hints, &shutdown).await;
+        hints.set_crew(None);
+        if shutdown.is_cancelled() {
+            crew.drain().await;
+        }
+        crew.stop.cancel();
+        crew.tasks.close();
+        crew.tasks.wait().await;
+        keeper.abort();
+        if shutdown.is_cancelled() {
+            store.retire(crew.worker).await?;
+            tracing::info!(worker = %crew.worker, "worker stopped");
+        }
+    }
+    Ok(())
+}
+
+/// The loop of one life: claim, spawn, wait for a reason to claim again.
+async fn work<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, shutdown: &CancellationToken) {
+    let mut pace = Pace::new(&crew.options);
+    let mut next = Instant::now();
+    loop {
+        let probe = hints.next_probe();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = crew.stop.cancelled() => return,
+            () = hints.arrived() => continue,
+            () = crew.freed(), if pace.wants_more => {}
+            () = sleep_until(probe.map_or(next, |probe| probe.min(next))) => {}
+        }
+        let found = match claim(crew, hints, &mut pace).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "cannot claim sagas; trying again");
+                0
+            }
+        };
+        next = Instant::now() + pace.after(found);
+    }
+}
+
+async fn claim<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, pace: &mut Pace) -> Result<usize, StoreError> {
+    let now = Instant::now();
+    let free = crew.permits.available_permits();
+    let limit = free.min(crew.options.batch);
+    let mut claim = Claim {
+        worker: crew.worker,
+        registered: crew.kinds.keys().cloned().collect(),
+        limit,
+        forward_limit: free.saturating_sub(crew.options.reserved_for_compensation()).min(limit),
+        hints: hints.due_probes(now),
+        sweep: pace.is_sweep(now),
+    };
+    let mut found = crew.store.claim(claim.clone()).await?;
+    pace.wants_more = limit == 0 || found.len() >= limit;
+    if pace.is_adoption(now) && found.len() < limit {
+        claim.limit = limit - found.len();
+        let adopted = crew.store.adopt(claim).await?;
+        if !adopted.is_empty() {
+            tracing::info!(sagas = adopted.len(), "adopted sagas of a dead worker");
+            metrics::counter!(crate::telemetry::ADOPTED).increment(adopted.len() as u64);
+            pace.adopt_again();
+        }
+        found.extend(adopted);
+    }
+    hints.found(found.iter().map(|loaded| loaded.id));
+    let count = found.len();
+    for loaded in found {
+        crew.drive(loaded);
+    }
+    Ok(count)
+}
+
+/// When to look for what.
+struct Pace {
+    poll: Duration,
+    /// There was more than could be taken.
+    wants_more: bool,
+    next_sweep: Instant,
+    next_adoption: Instant,
+    adoption_every: Duration,
+}
+
+/// A start that committed long after its `wake_at` is found by a full sweep, if not by a hint.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
+impl Pace {
+    fn new(options: &WorkerOptions) -> Self {
+        let now = Instant::now();
+        Self {
+            poll: options.poll,
+            wants_more: false,
+            next_sweep: now,
+            next_adoption: now,
+            adoption_every: options.lease / 4,
+        }
+    }
+
+    fn is_sweep(&mut self, now: Instant) -> bool {
+        let due = now >= self.next_sweep;
+        if due {
+            self.next_sweep = now + SWEEP_EVERY;
+        }
+        due
+    }
+
+    fn is_adoption(&mut self, now: Instant) -> bool {
+        let due = now >= self.next_adoption;
+        if due {
+            self.next_adoption = now + self.adoption_every.mul_f64(0.75 + fastrand::f64() / 2.0);
+        }
+        due
+    }
+
+    fn adopt_again(&mut self) {
+        self.next_adoption = Instant::now();
+    }
+
+    /// The pause before the next look: none after a full batch, else the poll interval, jittered.
+    fn after(&self, found: usize) -> Duration {
+        if found > 0 && self.wants_more { Duration::ZERO } else { self.poll.mul_f64(0.75 + fastrand::f64() / 2.0) }
+    }
+}
