@@ -10,7 +10,7 @@ use super::server::{self, Server};
 use super::{port, process};
 use crate::error::{Error, Result};
 
-/// A server in a container; the image's name for it is the container's.
+/// A server in a container that is this workspace's own.
 #[derive(Debug)]
 pub(crate) struct Container {
     /// The image, with its tag.
