@@ -132,6 +132,10 @@ pub enum StoreError {
     /// This one write cannot be stored, however often it is tried; its neighbours were not harmed.
     #[error("the store refuses the write: {0}")]
     Refused(#[source] Box<dyn StdError + Send + Sync>),
+    /// The transaction of a tx step could not commit, as with a deferred constraint or a serialization failure; the
+    /// step is tried again by its policy.
+    #[error("the transaction could not commit: {0}")]
+    CommitFailed(#[source] Box<dyn StdError + Send + Sync>),
     /// The body of a tx step ended its own transaction, so its writes and its record no longer commit together.
     #[error("the body ended its own transaction; a tx step must not commit or roll back, the framework does")]
     TransactionEnded,

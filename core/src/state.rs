@@ -157,6 +157,15 @@ impl State {
             .map(|(_, name, rejection)| (name, rejection))
     }
 
+    /// How many attempts at a step, or at its compensation, have failed.
+    pub fn failed_attempts(&self, step: &str, undo: bool) -> u32 {
+        match self.steps.get(step) {
+            Some(StepState { forward: Forward::Pending(attempts), .. }) if !undo => attempts.failed,
+            Some(StepState { undo: Undo::Pending(attempts), .. }) if undo => attempts.failed,
+            _ => 0,
+        }
+    }
+
     fn apply_event(&mut self, event: &Event, at: DateTime<Utc>) {
         match event {
             Event::Succeeded { step, output } => {

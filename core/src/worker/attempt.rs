@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::definition::StepKind;
+use crate::definition::{Step, StepKind};
 use crate::event::{Cause, Event, Failure};
 use crate::machine::Attempt;
 use crate::message::OutboxMessage;
@@ -184,17 +184,21 @@ impl<S: Store> Run<S> {
     }
 
     fn failure(&self, cause: Cause, error: &str) -> Failure {
-        let step = &self.kind.definition.steps[self.attempt.step];
-        let policy = match (self.phase, &step.compensation) {
-            (Phase::Undo, Some(compensation)) => compensation.retry,
-            _ => step.retry,
-        };
-        let retry_in = match cause {
-            Cause::Data => None,
-            _ => policy.pause_after(self.attempt.number, fastrand::f64()),
-        };
-        Failure { attempt: self.attempt.number, cause, error: sanitize(error), retry_in }
+        failure(&self.kind.definition.steps[self.attempt.step], self.phase, self.attempt.number, cause, error)
     }
+}
+
+/// A failed attempt, with the pause that the step's policy gives it.
+pub(super) fn failure(step: &Step, phase: Phase, attempt: u32, cause: Cause, error: &str) -> Failure {
+    let policy = match (phase, &step.compensation) {
+        (Phase::Undo, Some(compensation)) => compensation.retry,
+        _ => step.retry,
+    };
+    let retry_in = match cause {
+        Cause::Data => None,
+        _ => policy.pause_after(attempt, fastrand::f64()),
+    };
+    Failure { attempt, cause, error: sanitize(error), retry_in }
 }
 
 async fn contain(body: impl Future<Output = Result<Json, StepError>>) -> Result<Json, Problem> {

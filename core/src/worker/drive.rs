@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::definition::StepKind;
-use crate::event::{Cause, Event, Failure, JournalRow};
+use crate::event::{Cause, Event, JournalRow};
 use crate::machine::{self, Action, Attempt};
 use crate::message::OutboxMessage;
 use crate::saga::Data;
@@ -22,7 +22,7 @@ use crate::worker::attempt::{self, Finished, Phase, Run};
 use crate::worker::clock::Clock;
 use crate::worker::plan::{Circumstances, Plan, WORTH_WAITING, pause, plan};
 use crate::worker::{Crew, Kind};
-use crate::{SagaId, StoreError, sanitize, telemetry};
+use crate::{SagaId, StoreError, telemetry};
 
 /// How long a saga that only a newer version understands is left alone.
 const FOREIGN_PAUSE: Duration = Duration::from_secs(60);
@@ -212,7 +212,7 @@ impl<S: WorkerStore> Drive<S> {
                 Err(error) => {
                     refusals += 1;
                     tracing::error!(saga = %self.saga, %error, "an outcome cannot be stored");
-                    batch.events = batch.events.into_iter().map(|event| refused(event, &error)).collect();
+                    batch.events = batch.events.into_iter().map(|event| self.unrecorded(event, &error)).collect();
                     batch.outbox.clear();
                 }
             }
@@ -283,6 +283,27 @@ impl<S: WorkerStore> Drive<S> {
         if head.release { Next::LetGo } else { Next::GoOn }
     }
 
+    /// The event to record instead of a success that the store did not take.
+    fn unrecorded(&self, event: Event, error: &StoreError) -> Event {
+        let cause = if matches!(error, StoreError::CommitFailed(_)) { Cause::Error } else { Cause::Data };
+        let failure = |name: &str, phase| {
+            let (_, step) = self.kind.definition.step(name)?;
+            let attempt = self.state.failed_attempts(name, phase == Phase::Undo) + 1;
+            Some(attempt::failure(step, phase, attempt, cause, &error.to_string()))
+        };
+        match event {
+            Event::Succeeded { step, output } => match failure(&step, Phase::Forward) {
+                Some(failure) => Event::Failed { step, failure },
+                None => Event::Succeeded { step, output },
+            },
+            Event::Compensated { step } => match failure(&step, Phase::Undo) {
+                Some(failure) => Event::CompensationFailed { step, failure },
+                None => Event::Compensated { step },
+            },
+            other => other,
+        }
+    }
+
     async fn reload(&mut self) -> Result<Next, StoreError> {
         let Some(loaded) = self.crew.store.load(self.saga).await? else { return Ok(Next::LetGo) };
         if loaded.owner != Some(self.crew.worker) {
@@ -293,16 +314,5 @@ impl<S: WorkerStore> Drive<S> {
         self.clock = Clock::set(loaded.now);
         self.state = Arc::new(loaded.fold());
         Ok(Next::GoOn)
-    }
-}
-
-/// The event to record instead of one that the store refused.
-fn refused(event: Event, error: &StoreError) -> Event {
-    let failure =
-        |attempt| Failure { attempt, cause: Cause::Data, error: sanitize(&error.to_string()), retry_in: None };
-    match event {
-        Event::Succeeded { step, .. } => Event::Failed { step, failure: failure(1) },
-        Event::Compensated { step } => Event::CompensationFailed { step, failure: failure(1) },
-        other => other,
     }
 }

@@ -1,0 +1,48 @@
+//! What an error of the database means for the write that met it.
+
+use amends::{Error, StoreError};
+
+/// What to do about a failed statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The session or the server is gone; the same statement may succeed on another session.
+    Connection,
+    /// Somebody holds a lock that it needs, or it lost a deadlock.
+    Contention,
+    /// The rows themselves cannot be written.
+    Data,
+    /// The schema is not there, or not ours to use.
+    Schema,
+}
+
+pub(crate) fn fault(error: &sqlx::Error) -> Fault {
+    let sqlx::Error::Database(database) = error else {
+        return match error {
+            sqlx::Error::Encode(_) | sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } => Fault::Data,
+            _ => Fault::Connection,
+        };
+    };
+    match database.code().as_deref().unwrap_or_default() {
+        // lock_not_available, deadlock_detected, serialization_failure
+        "55P03" | "40P01" | "40001" => Fault::Contention,
+        // undefined_table, undefined_column, undefined_function, invalid_schema_name, insufficient_privilege
+        "42P01" | "42703" | "42883" | "3F000" | "42501" => Fault::Schema,
+        // The server is full, shutting down, starting up or out of connections; also a disk that is full (53100).
+        code if ["08", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)) => Fault::Connection,
+        _ => Fault::Data,
+    }
+}
+
+pub(crate) fn store_error(error: sqlx::Error) -> StoreError {
+    match fault(&error) {
+        Fault::Connection | Fault::Contention => StoreError::Unavailable(Box::new(error)),
+        Fault::Data => StoreError::Refused(Box::new(error)),
+        Fault::Schema => StoreError::Schema(format!(
+            "{error}; apply the migrations (`amends-relay migrate`) and grant this role the use of schema amends"
+        )),
+    }
+}
+
+pub(crate) fn start_error(error: sqlx::Error) -> Error {
+    Error::Store(store_error(error))
+}

@@ -1,0 +1,152 @@
+//! The store: sagas, journals and workers in PostgreSQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
+use amends::{Error, SagaId, StoreError, WorkerId};
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Executor, PgConnection, PgPool};
+
+use crate::error::store_error;
+use crate::tx::StepTx;
+use crate::writer::{Appends, GroupCommit, Starts, Write};
+use crate::{claim, load, start, workers};
+
+/// Keeps sagas in PostgreSQL. Cheap to clone.
+///
+/// It opens up to eight connections of its own beside the application's pool, for its group commits and its
+/// look-ups; tx steps take theirs from the application's pool.
+#[derive(Debug, Clone)]
+pub struct PgStore {
+    /// The application's own: its hooks, its role and its `search_path` hold for tx steps.
+    pool: PgPool,
+    /// Ours, with a short `lock_timeout`.
+    own: PgPool,
+    appends: Arc<GroupCommit<Appends>>,
+    starts: Arc<GroupCommit<Starts>>,
+    mark: Arc<claim::Mark>,
+}
+
+/// Two writers with batches of up to 256 were the fastest (LIMITS: two writers beat one by half, more do not help).
+const APPEND_WRITERS: usize = 2;
+const OWN_CONNECTIONS: u32 = 8;
+
+impl PgStore {
+    /// Keeps sagas in the database of this pool. Opens its own connections when it first needs them.
+    ///
+    /// # Panics
+    /// Panics outside of a tokio runtime, which its writers run on.
+    pub fn new(pool: PgPool) -> Self {
+        let own = own_pool(pool.connect_options().as_ref().clone());
+        Self {
+            appends: GroupCommit::spawn(Appends, own.clone(), APPEND_WRITERS),
+            starts: GroupCommit::spawn(Starts, own.clone(), 1),
+            mark: Arc::default(),
+            pool,
+            own,
+        }
+    }
+
+    /// As [`new`](Self::new), after a check that the schema is there and of this version.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Schema`], which says how to mend it, or [`StoreError::Unavailable`].
+    pub async fn connect(pool: PgPool) -> Result<Self, StoreError> {
+        crate::schema::check(&pool).await?;
+        Ok(Self::new(pool))
+    }
+
+    /// The application's pool.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+/// Sessions that never wait long for a lock: one stopped transaction must not freeze a batch of other sagas.
+fn own_pool(options: PgConnectOptions) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(OWN_CONNECTIONS)
+        .min_connections(0)
+        .acquire_timeout(Duration::from_secs(10))
+        .after_connect(|conn, _| {
+            Box::pin(async move {
+                conn.execute(
+                    "set application_name = 'amends'; set lock_timeout = '250ms'; set statement_timeout = '30s'; \
+                     set idle_in_transaction_session_timeout = '30s'",
+                )
+                .await
+                .map(drop)
+            })
+        })
+        .connect_lazy_with(options)
+}
+
+#[async_trait]
+impl Store for PgStore {
+    type Conn = PgConnection;
+    type Tx = StepTx;
+
+    async fn start_in(&self, conn: &mut PgConnection, saga: NewSaga) -> Result<Started, Error> {
+        start::in_transaction(conn, &saga).await
+    }
+
+    async fn start(&self, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
+        if self.starts.submit((saga.clone(), owner)).await? {
+            return Ok(Started::New(saga.id));
+        }
+        let mut conn = self.own.acquire().await.map_err(store_error)?;
+        start::existing(&mut conn, &saga).await
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended, StoreError> {
+        self.appends.submit(Write { append, new_owner: None }).await
+    }
+
+    async fn begin(&self) -> Result<StepTx, StoreError> {
+        StepTx::begin(&self.pool, self.own.clone()).await
+    }
+
+    async fn load(&self, saga: SagaId) -> Result<Option<Loaded>, StoreError> {
+        load::one(&self.own, saga).await.map_err(store_error)
+    }
+}
+
+#[async_trait]
+impl WorkerStore for PgStore {
+    async fn register(&self, worker: WorkerId, name: &str, lease: Duration) -> Result<(), StoreError> {
+        workers::register(&self.own, worker, name, lease).await.map_err(store_error)
+    }
+
+    async fn heartbeat(&self, worker: WorkerId, lease: Duration) -> Result<(), StoreError> {
+        match workers::renew(&self.own, worker, lease).await.map_err(store_error)? {
+            true => Ok(()),
+            false => Err(StoreError::WorkerLost),
+        }
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Loaded>, StoreError> {
+        claim::due(&self.own, &claim, &self.mark).await.map_err(store_error)
+    }
+
+    async fn adopt(&self, claim: Claim) -> Result<Vec<Loaded>, StoreError> {
+        let worker = claim.worker;
+        let orphans = workers::orphans(&self.own, &claim).await.map_err(store_error)?;
+        let writes = orphans.into_iter().map(|(saga, seq)| async move {
+            let appended = self.appends.submit(workers::adoption(worker, saga, seq)).await?;
+            Ok::<_, StoreError>(matches!(appended, Appended::Done(_)).then_some(saga))
+        });
+        let adopted: Vec<_> = try_join_all(writes).await?.into_iter().flatten().collect();
+        load::many(&self.own, &adopted).await.map_err(store_error)
+    }
+
+    async fn release(&self, worker: WorkerId, sagas: &[(SagaId, Option<Duration>)]) -> Result<(), StoreError> {
+        workers::release(&self.own, worker, sagas).await.map_err(store_error)
+    }
+
+    async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {
+        workers::retire(&self.own, worker).await.map_err(store_error)
+    }
+}

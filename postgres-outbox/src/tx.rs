@@ -1,0 +1,179 @@
+//! The transaction of a tx step: the body's writes, its messages and its record commit at once.
+
+use std::fmt;
+
+use amends::store::{Append, Appended};
+use amends::{Message, OutboxMessage, StepError, StepTransaction, StoreError};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use uuid::Uuid;
+
+use crate::columns::OutboxColumns;
+use crate::error::{Fault, fault, store_error};
+use crate::writer::{append_events, append_seq};
+
+/// Handed to the body of a tx step: a transaction that it can use and cannot commit.
+///
+/// ```no_run
+/// # use amends::StepResult;
+/// # use amends_postgres::StepTx;
+/// async fn reserve(tx: &mut StepTx, sku: &str) -> StepResult<i64> {
+///     let id = sqlx::query_scalar("insert into reservation (sku) values ($1) returning id")
+///         .bind(sku)
+///         .fetch_one(tx.conn())
+///         .await?;
+///     Ok(id)
+/// }
+/// ```
+pub struct StepTx {
+    tx: Transaction<'static, Postgres>,
+    /// Set in the transaction when it begins; gone when the body has ended it.
+    mark: String,
+    backend: i32,
+    own: PgPool,
+    outbox: Vec<OutboxMessage>,
+}
+
+/// A body that sleeps in its transaction holds its locks no longer than this.
+const IDLE_LIMIT: &str = "30s";
+
+const RECORD: &str = "
+    with written as (
+        insert into amends.journal (saga_id, seq, writer, nonce, events)
+        select $1, $2, $3, $4, $5::json where current_setting('amends.step', true) = $6
+        returning at
+    ), moved as (
+        update amends.saga s set
+            status = $7,
+            wake_at = clock_timestamp() + $8::bigint * interval '1 millisecond',
+            owner = case when not $9 then s.owner end,
+            ended_at = case when $7 in ('completed', 'compensated') then clock_timestamp() end
+        where s.id = $1 and $7 is not null and exists (select from written)
+    ), published as (
+        insert into amends.outbox (id, key, topic, name, content_type, headers, payload)
+        select o.id, o.key, o.topic, o.name, o.content_type, o.headers::json, o.payload
+        from unnest($10::uuid[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bytea[])
+            with ordinality as o(id, key, topic, name, content_type, headers, payload, position)
+        where exists (select from written)
+        order by o.position
+    )
+    select at from written";
+
+impl StepTx {
+    pub(crate) async fn begin(pool: &PgPool, own: PgPool) -> Result<Self, StoreError> {
+        let mut tx = pool.begin().await.map_err(store_error)?;
+        let mark = Uuid::new_v4().to_string();
+        let (backend, _, _): (i32, String, String) = sqlx::query_as(
+            "select pg_backend_pid(), set_config('amends.step', $1, true),
+                    set_config('idle_in_transaction_session_timeout', $2, true)",
+        )
+        .bind(&mark)
+        .bind(IDLE_LIMIT)
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(store_error)?;
+        Ok(Self { tx, mark, backend, own, outbox: Vec::new() })
+    }
+
+    /// The connection, inside the step's transaction.
+    ///
+    /// A body that commits or rolls back by itself is found out when its step is recorded, and fails loudly.
+    pub fn conn(&mut self) -> &mut PgConnection {
+        &mut self.tx
+    }
+
+    /// Publishes a message in the same commit as the step's record.
+    ///
+    /// # Errors
+    /// Returns [`StepError::Data`] if the message cannot be stored.
+    pub fn publish<M: Message>(&mut self, message: &M) -> Result<(), StepError> {
+        StepTransaction::publish(self, message)
+    }
+
+    async fn record(&mut self, append: &Append) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+        let outbox: OutboxColumns = append.outbox.iter().collect();
+        let head = append.head;
+        let wake_in = head.and_then(|head| head.wake_in);
+        sqlx::query_scalar(RECORD)
+            .bind(append.saga.0)
+            .bind(append_seq(append)?)
+            .bind(append.writer.0)
+            .bind(append.nonce)
+            .bind(append_events(append)?)
+            .bind(&self.mark)
+            .bind(head.map(|head| head.status.as_str()))
+            .bind(wake_in.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
+            .bind(head.is_some_and(|head| head.release))
+            .bind(&outbox.ids)
+            .bind(&outbox.keys)
+            .bind(&outbox.topics)
+            .bind(&outbox.names)
+            .bind(&outbox.content_types)
+            .bind(&outbox.headers)
+            .bind(&outbox.payloads)
+            .fetch_optional(&mut *self.tx)
+            .await
+    }
+}
+
+#[async_trait]
+impl StepTransaction for StepTx {
+    fn outbox(&mut self) -> &mut Vec<OutboxMessage> {
+        &mut self.outbox
+    }
+
+    fn interrupter(&self) -> futures_util::future::BoxFuture<'static, ()> {
+        let (own, backend) = (self.own.clone(), self.backend);
+        Box::pin(async move {
+            let ended = sqlx::query("select pg_terminate_backend($1)").bind(backend).execute(&own).await;
+            if let Err(error) = ended {
+                tracing::warn!(%error, backend, "cannot end the session of a step that took too long");
+            }
+        })
+    }
+
+    async fn commit(mut self, append: Append) -> Result<Appended, StoreError> {
+        let at = match self.record(&append).await {
+            Ok(Some(at)) => at,
+            Ok(None) => return Err(StoreError::TransactionEnded),
+            Err(error) if is_journal_conflict(&error) => {
+                self.rollback().await;
+                return Ok(Appended::Conflict);
+            }
+            Err(error) => return Err(commit_error(error)),
+        };
+        self.tx.commit().await.map_err(commit_error)?;
+        Ok(Appended::Done(at))
+    }
+
+    async fn rollback(self) {
+        if let Err(error) = self.tx.rollback().await {
+            // The session is gone, and the transaction with it.
+            tracing::debug!(%error, "the rollback of a step found no session");
+        }
+    }
+}
+
+fn is_journal_conflict(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else { return false };
+    error.is_unique_violation() && error.table().is_some_and(|table| table.starts_with("journal"))
+}
+
+/// What fails at the commit, such as a deferred constraint, is the body's failure and is retried by its policy.
+fn commit_error(error: sqlx::Error) -> StoreError {
+    match fault(&error) {
+        Fault::Connection => StoreError::Unavailable(Box::new(error)),
+        Fault::Contention | Fault::Data => StoreError::CommitFailed(Box::new(error)),
+        Fault::Schema => store_error(error),
+    }
+}
+
+impl fmt::Debug for StepTx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepTx")
+            .field("backend", &self.backend)
+            .field("messages", &self.outbox.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,110 @@
+//! Workers: their leases, what they give back, and what dead ones leave behind.
+
+use std::time::Duration;
+
+use amends::store::{Append, Claim};
+use amends::{Event, SagaId, WorkerId};
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::writer::Write;
+
+pub(crate) async fn register(pool: &PgPool, worker: WorkerId, name: &str, lease: Duration) -> Result<(), sqlx::Error> {
+    sqlx::query("select amends.make_saga_partitions(interval '28 days')").execute(pool).await?;
+    sqlx::query(
+        "with gone as (
+            delete from amends.worker w where w.expires_at < now() - interval '1 hour'
+                and not exists (select from amends.saga s where s.owner = w.id)
+         )
+         insert into amends.worker (id, name, expires_at) values ($1, $2, clock_timestamp() + $3)",
+    )
+    .bind(worker.0)
+    .bind(name)
+    .bind(lease)
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+/// `false` if the lease had run out.
+pub(crate) async fn renew(pool: &PgPool, worker: WorkerId, lease: Duration) -> Result<bool, sqlx::Error> {
+    let renewed = sqlx::query(
+        "update amends.worker set expires_at = clock_timestamp() + $2 where id = $1 and expires_at > clock_timestamp()",
+    )
+    .bind(worker.0)
+    .bind(lease)
+    .execute(pool)
+    .await?;
+    Ok(renewed.rows_affected() == 1)
+}
+
+/// The row stays, expired, for as long as anything is left to adopt.
+pub(crate) async fn retire(pool: &PgPool, worker: WorkerId) -> Result<(), sqlx::Error> {
+    sqlx::query("update amends.worker set expires_at = clock_timestamp() where id = $1")
+        .bind(worker.0)
+        .execute(pool)
+        .await
+        .map(drop)
+}
+
+/// A saga that was written to from outside meanwhile stays due.
+pub(crate) async fn release(
+    pool: &PgPool,
+    worker: WorkerId,
+    sagas: &[(SagaId, Option<Duration>)],
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<Uuid> = sagas.iter().map(|(saga, _)| saga.0).collect();
+    let wake_in: Vec<Option<i64>> = sagas
+        .iter()
+        .map(|(_, pause)| pause.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
+        .collect();
+    sqlx::query(
+        "update amends.saga s set owner = null,
+            wake_at = least(s.wake_at, clock_timestamp() + r.wake_ms * interval '1 millisecond')
+         from unnest($2::uuid[], $3::bigint[]) as r(id, wake_ms)
+         where s.id = r.id and s.owner = $1",
+    )
+    .bind(worker.0)
+    .bind(ids)
+    .bind(wake_in)
+    .execute(pool)
+    .await
+    .map(drop)
+}
+
+/// Sagas of workers whose leases have run out, with the last row of each journal.
+pub(crate) async fn orphans(pool: &PgPool, claim: &Claim) -> Result<Vec<(SagaId, i64)>, sqlx::Error> {
+    let (names, versions): (Vec<&str>, Vec<i32>) =
+        claim.registered.iter().map(|(name, version)| (name.as_str(), *version as i32)).unzip();
+    let orphans: Vec<(Uuid, i32)> = sqlx::query_as(
+        "select o.id, coalesce((select max(j.seq) from amends.journal j where j.saga_id = o.id), 0)
+         from (
+            select s.id from amends.worker w join amends.saga s on s.owner = w.id
+            join unnest($1::text[], $2::int[]) as r(name, version) on r.name = s.name and r.version = s.version
+            where w.expires_at <= clock_timestamp()
+            order by s.status = 'compensating' desc
+            limit $3
+         ) o",
+    )
+    .bind(names)
+    .bind(versions)
+    .bind(claim.limit as i64)
+    .fetch_all(pool)
+    .await?;
+    Ok(orphans.into_iter().map(|(saga, seq)| (SagaId(saga), i64::from(seq))).collect())
+}
+
+/// Adoption is an append like any other, and so fences whatever the dead worker still does.
+pub(crate) fn adoption(worker: WorkerId, saga: SagaId, seq: i64) -> Write {
+    let append = Append {
+        saga,
+        seq: seq + 1,
+        writer: worker,
+        // A worker adopts a saga once at a given seq, and its own appends count from 0 upwards.
+        nonce: -1,
+        events: vec![Event::Adopted { by: worker }],
+        head: None,
+        outbox: Vec::new(),
+    };
+    Write { append, new_owner: Some(worker) }
+}
