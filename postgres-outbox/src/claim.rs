@@ -66,6 +66,7 @@ pub(crate) async fn due(pool: &PgPool, claim: &Claim, mark: &Mark) -> Result<Vec
     let (names, versions): (Vec<&str>, Vec<i32>) =
         claim.registered.iter().map(|(name, version)| (name.as_str(), *version as i32)).unzip();
     let hints: Vec<Uuid> = claim.hints.iter().map(|saga| saga.0).collect();
+    crate::hook::before("claim");
     let before: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(pool).await?;
     let heads: Vec<HeadRow> = sqlx::query_as(CLAIM)
         .bind(claim.worker.0)

@@ -17,6 +17,7 @@
 mod claim;
 mod columns;
 mod error;
+mod hook;
 mod load;
 pub mod schema;
 mod start;
@@ -25,5 +26,7 @@ mod tx;
 mod workers;
 mod writer;
 
+#[cfg(feature = "testing")]
+pub use hook::set_hook;
 pub use store::PgStore;
 pub use tx::StepTx;

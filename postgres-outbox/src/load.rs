@@ -32,6 +32,7 @@ pub(crate) async fn many(pool: &PgPool, sagas: &[SagaId]) -> Result<Vec<Loaded>,
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.0).collect();
+    crate::hook::before("load heads");
     let heads = sqlx::query_as(
         "select id, name, version, fingerprint, status, owner, trace, input::text as input, clock_timestamp() as now
          from amends.saga where id = any($1)",
@@ -48,6 +49,7 @@ pub(crate) async fn with_journals(pool: &PgPool, heads: Vec<HeadRow>) -> Result<
         return Ok(Vec::new());
     }
     let ids: Vec<Uuid> = heads.iter().map(|head| head.id).collect();
+    crate::hook::before("load journals");
     let rows: Vec<(Uuid, i32, DateTime<Utc>, String)> = sqlx::query_as(
         "select saga_id, seq, at, events::text from amends.journal where saga_id = any($1) order by saga_id, seq",
     )

@@ -18,6 +18,7 @@ const START: &str = "
     select $1, $2, $3, $4, $5, $6::json, $7 where $5 is null or exists (select from taken)";
 
 pub(crate) async fn in_transaction(conn: &mut PgConnection, saga: &NewSaga) -> Result<Started, Error> {
+    crate::hook::before("start in transaction");
     let inserted = sqlx::query(START)
         .bind(saga.id.0)
         .bind(&saga.name)
@@ -37,6 +38,7 @@ pub(crate) async fn in_transaction(conn: &mut PgConnection, saga: &NewSaga) -> R
 
 /// The saga that has the key. Inputs are compared as `jsonb`: white space and the order of fields do not matter.
 pub(crate) async fn existing(conn: &mut PgConnection, saga: &NewSaga) -> Result<Started, Error> {
+    crate::hook::before("find by key");
     let (existing, same): (Uuid, Option<bool>) = sqlx::query_as(
         "select k.saga_id, s.input::jsonb = $3::jsonb
          from amends.saga_key k left join amends.saga s on s.id = k.saga_id

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::columns::OutboxColumns;
 use crate::error::{Fault, fault, store_error};
+use crate::hook;
 use crate::writer::{append_events, append_seq};
 
 /// Handed to the body of a tx step: a transaction that it can use and cannot commit.
@@ -62,7 +63,9 @@ const RECORD: &str = "
 
 impl StepTx {
     pub(crate) async fn begin(pool: &PgPool, own: PgPool) -> Result<Self, StoreError> {
+        hook::before("begin");
         let mut tx = pool.begin().await.map_err(store_error)?;
+        hook::before("mark transaction");
         let mark = Uuid::new_v4().to_string();
         let (backend, _, _): (i32, String, String) = sqlx::query_as(
             "select pg_backend_pid(), set_config('amends.step', $1, true),
@@ -92,6 +95,7 @@ impl StepTx {
     }
 
     async fn record(&mut self, append: &Append) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+        hook::before("record");
         let outbox: OutboxColumns = append.outbox.iter().collect();
         let head = append.head;
         let wake_in = head.and_then(|head| head.wake_in);
@@ -126,6 +130,7 @@ impl StepTransaction for StepTx {
     fn interrupter(&self) -> futures_util::future::BoxFuture<'static, ()> {
         let (own, backend) = (self.own.clone(), self.backend);
         Box::pin(async move {
+            hook::before("interrupt");
             let ended = sqlx::query("select pg_terminate_backend($1)").bind(backend).execute(&own).await;
             if let Err(error) = ended {
                 tracing::warn!(%error, backend, "cannot end the session of a step that took too long");
@@ -143,11 +148,13 @@ impl StepTransaction for StepTx {
             }
             Err(error) => return Err(commit_error(error)),
         };
+        hook::before("commit");
         self.tx.commit().await.map_err(commit_error)?;
         Ok(Appended::Done(at))
     }
 
     async fn rollback(self) {
+        hook::before("rollback");
         if let Err(error) = self.tx.rollback().await {
             // The session is gone, and the transaction with it.
             tracing::debug!(%error, "the rollback of a step found no session");

@@ -7,9 +7,11 @@ use amends::{Event, SagaId, WorkerId};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::hook;
 use crate::writer::Write;
 
 pub(crate) async fn register(pool: &PgPool, worker: WorkerId, name: &str, lease: Duration) -> Result<(), sqlx::Error> {
+    hook::before("register");
     sqlx::query("select amends.make_saga_partitions(interval '28 days')").execute(pool).await?;
     sqlx::query(
         "with gone as (
@@ -28,6 +30,7 @@ pub(crate) async fn register(pool: &PgPool, worker: WorkerId, name: &str, lease:
 
 /// `false` if the lease had run out.
 pub(crate) async fn renew(pool: &PgPool, worker: WorkerId, lease: Duration) -> Result<bool, sqlx::Error> {
+    hook::before("renew");
     let renewed = sqlx::query(
         "update amends.worker set expires_at = clock_timestamp() + $2 where id = $1 and expires_at > clock_timestamp()",
     )
@@ -40,6 +43,7 @@ pub(crate) async fn renew(pool: &PgPool, worker: WorkerId, lease: Duration) -> R
 
 /// The row stays, expired, for as long as anything is left to adopt.
 pub(crate) async fn retire(pool: &PgPool, worker: WorkerId) -> Result<(), sqlx::Error> {
+    hook::before("retire");
     sqlx::query("update amends.worker set expires_at = clock_timestamp() where id = $1")
         .bind(worker.0)
         .execute(pool)
@@ -53,6 +57,7 @@ pub(crate) async fn release(
     worker: WorkerId,
     sagas: &[(SagaId, Option<Duration>)],
 ) -> Result<(), sqlx::Error> {
+    hook::before("release");
     let ids: Vec<Uuid> = sagas.iter().map(|(saga, _)| saga.0).collect();
     let wake_in: Vec<Option<i64>> = sagas
         .iter()
@@ -76,6 +81,7 @@ pub(crate) async fn release(
 pub(crate) async fn orphans(pool: &PgPool, claim: &Claim) -> Result<Vec<(SagaId, i64)>, sqlx::Error> {
     let (names, versions): (Vec<&str>, Vec<i32>) =
         claim.registered.iter().map(|(name, version)| (name.as_str(), *version as i32)).unzip();
+    hook::before("orphans");
     let orphans: Vec<(Uuid, i32)> = sqlx::query_as(
         "select o.id, coalesce((select max(j.seq) from amends.journal j where j.saga_id = o.id), 0)
          from (

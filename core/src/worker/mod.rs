@@ -102,7 +102,7 @@ async fn claim<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, pace: &mut
         sweep: pace.is_sweep(now),
     };
     let mut found = crew.store.claim(claim.clone()).await?;
-    pace.wants_more = limit == 0 || found.len() >= limit;
+    pace.wants_more = found.len() >= claim.forward_limit;
     if pace.is_adoption(now) && found.len() < limit {
         claim.limit = limit - found.len();
         let adopted = crew.store.adopt(claim).await?;

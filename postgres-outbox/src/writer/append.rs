@@ -10,6 +10,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::columns::OutboxColumns;
+use crate::hook;
 use crate::writer::Statement;
 
 /// One append; with `new_owner` it is an adoption.
@@ -84,6 +85,7 @@ impl Statement for Appends {
             writes.iter().flat_map(|write| write.append.outbox.iter().map(|_| write.append.saga.0)).collect();
         let outbox: OutboxColumns = messages.into_iter().collect();
 
+        hook::before("append");
         let mut written: HashMap<Uuid, DateTime<Utc>> = sqlx::query_as(APPEND)
             .bind(&rows.sagas)
             .bind(&rows.seqs)
@@ -108,6 +110,7 @@ impl Statement for Appends {
             .into_iter()
             .collect();
         if written.len() < writes.len() {
+            hook::before("read back");
             let ours: Vec<(Uuid, DateTime<Utc>)> = sqlx::query_as(READ_BACK)
                 .bind(&rows.sagas)
                 .bind(&rows.seqs)

@@ -49,6 +49,7 @@ impl Statement for Starts {
         fn column<'a, T>(ops: &[&'a (NewSaga, Option<WorkerId>)], of: impl Fn(&'a NewSaga) -> T) -> Vec<T> {
             ops.iter().map(|(saga, _)| of(saga)).collect()
         }
+        crate::hook::before("start");
         let started: HashSet<Uuid> = sqlx::query_scalar(START)
             .bind(column(ops, |saga| saga.id.0))
             .bind(column(ops, |saga| saga.name.as_str()))
