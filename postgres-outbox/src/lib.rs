@@ -22,6 +22,8 @@ mod load;
 pub mod schema;
 mod start;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tx;
 mod workers;
 mod writer;
