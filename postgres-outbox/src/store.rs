@@ -12,7 +12,7 @@ use sqlx::{Executor, PgConnection, PgPool};
 
 use crate::error::store_error;
 use crate::tx::StepTx;
-use crate::writer::{Appends, GroupCommit, Starts, Write};
+use crate::writer::{Appends, GroupCommit, Release, Releases, Starts, Write};
 use crate::{claim, load, start, workers};
 
 /// Keeps sagas in PostgreSQL. Cheap to clone.
@@ -27,6 +27,7 @@ pub struct PgStore {
     own: PgPool,
     appends: Arc<GroupCommit<Appends>>,
     starts: Arc<GroupCommit<Starts>>,
+    releases: Arc<GroupCommit<Releases>>,
     mark: Arc<claim::Mark>,
 }
 
@@ -44,6 +45,7 @@ impl PgStore {
         Self {
             appends: GroupCommit::spawn(Appends, own.clone(), APPEND_WRITERS),
             starts: GroupCommit::spawn(Starts, own.clone(), 1),
+            releases: GroupCommit::spawn(Releases, own.clone(), 1),
             mark: Arc::default(),
             pool,
             own,
@@ -143,7 +145,8 @@ impl WorkerStore for PgStore {
     }
 
     async fn release(&self, worker: WorkerId, sagas: &[(SagaId, Option<Duration>)]) -> Result<(), StoreError> {
-        workers::release(&self.own, worker, sagas).await.map_err(store_error)
+        let releases = sagas.iter().map(|&(saga, wake_in)| self.releases.submit(Release { worker, saga, wake_in }));
+        try_join_all(releases).await.map(drop)
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {

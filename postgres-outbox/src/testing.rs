@@ -42,7 +42,8 @@ impl TestDatabase {
         drop_stale(&mut conn, seconds).await;
         conn.execute(AssertSqlSafe(format!("create database {name}"))).await.expect("this role may create databases");
         let options = admin.clone().database(&name);
-        let pool = PgPoolOptions::new().max_connections(20).connect_with(options).await.expect("the new database answers");
+        let pool =
+            PgPoolOptions::new().max_connections(20).connect_with(options).await.expect("the new database answers");
         let mut url = url_of(&server);
         url.push_str(&name);
         Self { name, admin, pool, url }

@@ -51,32 +51,6 @@ pub(crate) async fn retire(pool: &PgPool, worker: WorkerId) -> Result<(), sqlx::
         .map(drop)
 }
 
-/// A saga that was written to from outside meanwhile stays due.
-pub(crate) async fn release(
-    pool: &PgPool,
-    worker: WorkerId,
-    sagas: &[(SagaId, Option<Duration>)],
-) -> Result<(), sqlx::Error> {
-    hook::before("release");
-    let ids: Vec<Uuid> = sagas.iter().map(|(saga, _)| saga.0).collect();
-    let wake_in: Vec<Option<i64>> = sagas
-        .iter()
-        .map(|(_, pause)| pause.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
-        .collect();
-    sqlx::query(
-        "update amends.saga s set owner = null,
-            wake_at = least(s.wake_at, clock_timestamp() + r.wake_ms * interval '1 millisecond')
-         from unnest($2::uuid[], $3::bigint[]) as r(id, wake_ms)
-         where s.id = r.id and s.owner = $1",
-    )
-    .bind(worker.0)
-    .bind(ids)
-    .bind(wake_in)
-    .execute(pool)
-    .await
-    .map(drop)
-}
-
 /// Sagas of workers whose leases have run out, with the last row of each journal.
 pub(crate) async fn orphans(pool: &PgPool, claim: &Claim) -> Result<Vec<(SagaId, i64)>, sqlx::Error> {
     let (names, versions): (Vec<&str>, Vec<i32>) =

@@ -4,6 +4,7 @@
 //! (LIMITS: 80 000 to 127 000 records a second against 6 000 for a transaction each).
 
 mod append;
+mod release;
 mod start;
 
 use std::collections::VecDeque;
@@ -20,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use crate::error::{Fault, fault};
 
 pub(crate) use append::{Appends, Write, events as append_events, seq as append_seq};
+pub(crate) use release::{Release, Releases};
 pub(crate) use start::Starts;
 
 /// The most writes in one statement.

@@ -1,6 +1,6 @@
 //! A saga with every kind of effect, and the ledgers that say what it really did.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -10,15 +10,19 @@ use amends::{
     Capability, Compensation, Data, Definition, Json, Message, RetryPolicy, SagaId, Sagas, Step, StepError, StepFuture,
     StepKind, StepResult, Steps, WorkerOptions, reject,
 };
+use amends_postgres::testing::TestDatabase;
 use amends_postgres::{PgStore, StepTx};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 pub mod process;
 
 /// Which card pays.
 pub const GOOD_CARD: i64 = 1;
 pub const REFUSED_CARD: i64 = 2;
+/// The bank itself says no to this one.
+pub const DECLINED_CARD: i64 = 3;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
@@ -41,7 +45,8 @@ impl Message for StockReserved {
 
 /// reserve (tx) → charge (call) → approve (call, may reject) → ship (tx, pivot).
 pub fn definition(name: &str) -> Definition {
-    let retry = RetryPolicy { attempts: Some(5), first: Duration::from_millis(20), longest: Duration::from_millis(100) };
+    let retry =
+        RetryPolicy { attempts: Some(5), first: Duration::from_millis(20), longest: Duration::from_millis(100) };
     let step = |name: &'static str, kind, after: &'static [usize], undo: Option<(&'static str, StepKind)>| Step {
         name: name.into(),
         kind,
@@ -74,19 +79,29 @@ pub fn definition(name: &str) -> Definition {
 #[derive(Debug, Clone)]
 pub struct Shop {
     pub other: PgPool,
+    /// This step waits until the row in `gate` is open, and says so.
+    pub slow: Option<String>,
 }
 
 impl Steps<StepTx> for Shop {
     fn execute<'a>(&'a self, step: usize, capability: Capability<'a, StepTx>, data: Data) -> StepFuture<'a> {
         Box::pin(async move {
             let order: Order = data.input()?;
+            self.wait_at_the_gate(STEPS[step]).await?;
             match step {
                 0 => {
                     let tx = capability.tx();
                     ledger(tx, order.id, "reserved", 1).await?;
                     tx.publish(&StockReserved { order: order.id })?;
                 }
-                1 => self.at_the_bank("insert into charge (key, live) values ($1, true) on conflict do nothing", capability).await?,
+                1 if order.card == DECLINED_CARD => return Err(reject("card_declined")),
+                1 => {
+                    self.at_the_bank(
+                        "insert into charge (key, live) values ($1, true) on conflict do nothing",
+                        capability,
+                    )
+                    .await?
+                }
                 2 if order.card == REFUSED_CARD => return Err(reject("card_refused")),
                 2 => {}
                 _ => ledger(capability.tx(), order.id, "shipped", 1).await?,
@@ -114,7 +129,17 @@ impl Steps<StepTx> for Shop {
     }
 }
 
+const STEPS: [&str; 4] = ["reserve", "charge", "approve", "ship"];
+
 impl Shop {
+    async fn wait_at_the_gate(&self, step: &str) -> StepResult<()> {
+        if self.slow.as_deref() == Some(step) {
+            sqlx::query("update gate set arrived = true").execute(&self.other).await?;
+            until(&self.other, "select open from gate").await;
+        }
+        Ok(())
+    }
+
     async fn at_the_bank(&self, sql: &'static str, capability: Capability<'_, StepTx>) -> StepResult<()> {
         let key = capability.call().idempotency_key().trim_end_matches("/undo").to_owned();
         sqlx::query(sql).bind(key).execute(&self.other).await?;
@@ -137,6 +162,8 @@ pub async fn create_tables(pool: &PgPool) {
         "create table orders (id bigint primary key, saga uuid not null)",
         "create table ledger (order_id bigint not null, what text not null, amount bigint not null)",
         "create table charge (key text primary key, live boolean not null)",
+        "create table gate (arrived boolean not null, open boolean not null)",
+        "insert into gate values (false, false)",
     ] {
         sqlx::query(sql).execute(pool).await.unwrap();
     }
@@ -157,17 +184,27 @@ pub async fn place(store: &PgStore, name: &str, order: &Order) -> SagaId {
         trace: None,
     };
     let id = store.start_in(&mut tx, saga).await.unwrap().id();
-    sqlx::query("insert into orders (id, saga) values ($1, $2)").bind(order.id).bind(id.0).execute(&mut *tx).await.unwrap();
+    sqlx::query("insert into orders (id, saga) values ($1, $2)")
+        .bind(order.id)
+        .bind(id.0)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     id
 }
 
 /// A worker with a short lease that runs these sagas.
-pub fn sagas(pool: &PgPool, names: &[String]) -> Sagas<PgStore> {
-    let options = WorkerOptions { lease: Duration::from_secs(1), poll: Duration::from_millis(20), ..WorkerOptions::default() };
+pub fn sagas(pool: &PgPool, names: &[String], slow: Option<String>) -> Sagas<PgStore> {
+    let options =
+        WorkerOptions { lease: Duration::from_secs(1), poll: Duration::from_millis(20), ..WorkerOptions::default() };
     let builder = Sagas::builder(PgStore::new(pool.clone())).worker(options);
-    let shop = Shop { other: pool.clone() };
-    names.iter().fold(builder, |builder, name| builder.register_dynamic(definition(name), shop.clone())).build().unwrap()
+    let shop = Shop { other: pool.clone(), slow };
+    names
+        .iter()
+        .fold(builder, |builder, name| builder.register_dynamic(definition(name), shop.clone()))
+        .build()
+        .unwrap()
 }
 
 /// What an order's ledgers add up to, checked against how its saga ended.
@@ -210,5 +247,31 @@ pub async fn until(pool: &PgPool, condition: &'static str) {
     while !sqlx::query_scalar::<_, bool>(condition).fetch_one(pool).await.unwrap() {
         assert!(tokio::time::Instant::now() < deadline, "still not true: {condition}");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A worker in the test's own process, for what others leave behind.
+pub struct Rescuer {
+    pool: PgPool,
+    shutdown: CancellationToken,
+    worker: tokio::task::JoinHandle<Result<(), amends::Error>>,
+}
+
+impl Rescuer {
+    pub fn start(database: &TestDatabase, names: &[String]) -> Self {
+        let sagas = sagas(database.pool(), names, None);
+        let shutdown = CancellationToken::new();
+        let worker = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { sagas.run(shutdown).await }
+        });
+        Self { pool: database.pool().clone(), shutdown, worker }
+    }
+
+    /// Waits until every saga has ended, then stops.
+    pub async fn finish(self) {
+        until(&self.pool, "select count(*) = 0 from amends.saga where ended_at is null").await;
+        self.shutdown.cancel();
+        self.worker.await.unwrap().unwrap();
     }
 }
