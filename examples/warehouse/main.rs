@@ -1,0 +1,2 @@
+//! The warehouse.
+fn main() {}
