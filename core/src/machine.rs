@@ -65,7 +65,7 @@ pub fn decide(definition: &Definition, state: &State) -> Vec<Action> {
         return vec![Action::Park(ParkReason::CrashLoop { recoveries: state.recoveries })];
     }
     let saga = Saga { definition, state };
-    match saga.failed_at() {
+    match state.failing_since {
         None => saga.forward(),
         Some(_) if saga.past_pivot() => saga.forward_only(),
         Some(failed_at) => saga.backward(failed_at),
@@ -75,7 +75,7 @@ pub fn decide(definition: &Definition, state: &State) -> Vec<Action> {
 /// Which way a saga in this state goes; decides the lane in which it is claimed.
 pub fn direction(definition: &Definition, state: &State) -> Direction {
     let saga = Saga { definition, state };
-    match saga.failed_at() {
+    match state.failing_since {
         Some(_) if !saga.past_pivot() => Direction::Backward,
         _ => Direction::Forward,
     }
@@ -111,15 +111,6 @@ impl Saga<'_> {
             Forward::Succeeded { seq, .. } => Some(latest.max(*seq)),
             _ => None,
         })
-    }
-
-    /// The row in which the saga began to fail.
-    fn failed_at(&self) -> Option<i64> {
-        let steps = self.steps().filter_map(|(i, _)| match self.forward_of(i) {
-            Forward::Rejected { seq, .. } | Forward::GaveUp { seq, .. } => Some(*seq),
-            _ => None,
-        });
-        steps.chain(self.state.cancelled_at).min()
     }
 
     fn past_pivot(&self) -> bool {
@@ -244,9 +235,9 @@ enum Settling {
 }
 
 fn run(step: usize, attempts: Attempts) -> Action {
-    Action::Run(Attempt { step, number: attempts.failed + 1, due: attempts.due })
+    Action::Run(Attempt { step, number: attempts.failed.saturating_add(1), due: attempts.due })
 }
 
 fn compensate(step: usize, attempts: Attempts) -> Action {
-    Action::Compensate(Attempt { step, number: attempts.failed + 1, due: attempts.due })
+    Action::Compensate(Attempt { step, number: attempts.failed.saturating_add(1), due: attempts.due })
 }

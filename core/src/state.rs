@@ -26,6 +26,9 @@ pub struct State {
     pub recoveries: u32,
     /// The row of the first cancellation.
     pub cancelled_at: Option<i64>,
+    /// The row in which the saga began to fail: by a rejection, by attempts used up, or by a cancellation. An operator
+    /// who sends on the last such step ends it; while another is left, the saga has been failing all the time.
+    pub failing_since: Option<i64>,
     /// Set while the saga waits for an operator.
     pub parked: Option<ParkReason>,
     /// Set once the saga has come to its end.
@@ -122,6 +125,7 @@ impl State {
             adopted_at: 0,
             recoveries: 0,
             cancelled_at: None,
+            failing_since: None,
             parked: None,
             ended: None,
             foreign: false,
@@ -178,6 +182,7 @@ impl State {
                 let (adopted_at, seq) = (self.adopted_at, self.seq);
                 self.step(step).forward =
                     Forward::Rejected { rejection: rejection.clone(), attempt: *attempt, adopted_at, seq };
+                self.failing_since.get_or_insert(seq);
             }
             Event::Failed { step, failure } => {
                 self.recoveries = 0;
@@ -186,6 +191,9 @@ impl State {
                     Some(pause) => Forward::Pending(next(failure, pause, at)),
                     None => Forward::GaveUp { attempts: failure.attempt, seq },
                 };
+                if failure.retry_in.is_none() {
+                    self.failing_since.get_or_insert(seq);
+                }
             }
             Event::Compensated { step } => {
                 self.recoveries = 0;
@@ -205,6 +213,7 @@ impl State {
             Event::Cancelled { id, .. } => {
                 if self.requests.insert(*id) {
                     self.cancelled_at.get_or_insert(self.seq);
+                    self.failing_since.get_or_insert(self.seq);
                 }
             }
             Event::Parked { reason } => self.parked = Some(reason.clone()),
@@ -227,6 +236,9 @@ impl State {
                 if let Forward::GaveUp { attempts, .. } | Forward::Rejected { attempt: attempts, .. } = step.forward {
                     step.forward = Forward::Pending(Attempts { failed: attempts, due: None });
                 }
+                if !self.is_failing() {
+                    self.failing_since = None;
+                }
             }
             Some(ParkReason::CompensationStuck { .. }) => {
                 for step in self.steps.values_mut() {
@@ -239,6 +251,11 @@ impl State {
         }
     }
 
+    fn is_failing(&self) -> bool {
+        let failed = |step: &StepState| matches!(step.forward, Forward::Rejected { .. } | Forward::GaveUp { .. });
+        self.cancelled_at.is_some() || self.steps.values().any(failed)
+    }
+
     fn step(&mut self, name: &str) -> &mut StepState {
         // Two look-ups instead of `entry`, which would allocate the name each time.
         if !self.steps.contains_key(name) {
@@ -248,6 +265,9 @@ impl State {
     }
 }
 
+/// No pause is longer: a century. A time beyond the calendar's end could not be computed.
+const LONGEST_PAUSE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 fn next(failure: &Failure, pause: Duration, at: DateTime<Utc>) -> Attempts {
-    Attempts { failed: failure.attempt, due: Some(at + pause) }
+    Attempts { failed: failure.attempt, due: Some(at + pause.min(LONGEST_PAUSE)) }
 }

@@ -1,0 +1,100 @@
+//! The machine, on random graphs and random legal histories.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod graph;
+mod history;
+mod oracle;
+
+use amends::event::{Event, JournalRow, Outcome, Rejection, parse_events};
+use amends::machine::{Action, decide, direction, is_past_pivot};
+use amends::state::State;
+use amends::{Json, SagaId, WorkerId};
+use chrono::DateTime;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use history::History;
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
+fn fold(rows: &[JournalRow]) -> State {
+    let mut state = State::new(Json::null());
+    rows.iter().for_each(|row| state.apply(row));
+    state
+}
+
+/// What a store gives back of a row.
+fn through_json(row: &JournalRow) -> JournalRow {
+    let text = serde_json::to_string(&row.events).unwrap();
+    JournalRow { events: parse_events(&text).unwrap(), ..row.clone() }
+}
+
+proptest! {
+    #![proptest_config(config(20_000))]
+
+    /// What must hold at every row is checked by `History` and `Oracle` as it happens.
+    #[test]
+    fn every_saga_ends_or_parks_and_undoes_exactly_what_it_must(
+        seed: u64,
+        steps in 1_usize..=12,
+        trouble in 0_u32..60,
+    ) {
+        let history = History::play(seed, steps, trouble);
+
+        let state = &history.state;
+        match state.ended {
+            Some(Outcome::Completed) => history.oracle.check_completed(),
+            Some(Outcome::Compensated) => history.oracle.check_compensated(),
+            _ => prop_assert!(state.parked.is_some(), "neither over nor parked"),
+        }
+        prop_assert!(decide(&history.definition, state).is_empty(), "it is over, or waits for an operator");
+        let stored: Vec<_> = history.rows.iter().map(through_json).collect();
+        prop_assert_eq!(&fold(&stored), state, "what was stored means the same when it is read");
+    }
+
+    #[test]
+    fn a_saga_moved_by_a_newer_version_is_left_alone(seed: u64, steps in 1_usize..=12, cut: prop::sample::Index) {
+        let mut history = History::play(seed, steps, 20);
+        history.rows.truncate(cut.index(history.rows.len()));
+        let seq = history.rows.len() as i64 + 1;
+        let events = parse_events(r#"[{"beamed_up":{"step":"s0","crew":[1,2]}}]"#).unwrap();
+        prop_assert!(matches!(events[..], [Event::Unknown(_)]));
+        history.rows.push(JournalRow { saga: SagaId(Uuid::nil()), seq, events, at: DateTime::UNIX_EPOCH });
+
+        prop_assert_eq!(decide(&history.definition, &fold(&history.rows)), []);
+    }
+
+    #[test]
+    fn no_history_however_illegal_makes_it_panic(seed: u64, steps in 1_usize..=12, length in 0_usize..40) {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let definition = graph::random(&mut rng, steps);
+        let mut state = State::new(Json::null());
+        for seq in 0..length {
+            let events = (0..rng.usize(0..3)).map(|_| any_event(&mut rng, steps)).collect();
+            state.apply(&JournalRow { saga: SagaId(Uuid::nil()), seq: seq as i64, events, at: DateTime::UNIX_EPOCH });
+            let actions = decide(&definition, &state);
+            let _ = (direction(&definition, &state), is_past_pivot(&definition, &state));
+            prop_assert!(actions.len() == 1 || actions.iter().all(|a| !matches!(a, Action::End(_) | Action::Park(_))));
+        }
+    }
+}
+
+fn any_event(rng: &mut fastrand::Rng, steps: usize) -> Event {
+    // One name more than there are steps: a step that the definition has lost.
+    let step = format!("s{}", rng.usize(0..=steps));
+    let failure = history::failure(rng.u32(..), rng.bool().then(|| rng.u64(..)));
+    match rng.u8(0..8) {
+        0 | 1 => Event::Succeeded { step, output: Json::null() },
+        2 => {
+            let rejection = Rejection { code: "no".into(), message: String::new() };
+            Event::Rejected { step, attempt: rng.u32(..), rejection }
+        }
+        3 => Event::Failed { step, failure },
+        4 => Event::CompensationFailed { step, failure },
+        5 => Event::Compensated { step },
+        6 => Event::Adopted { by: WorkerId(Uuid::nil()) },
+        _ => Event::Cancelled { id: Uuid::from_u128(rng.u128(0..3)), reason: String::new() },
+    }
+}
