@@ -42,10 +42,10 @@ struct Args {
     /// Leave the databases and say how to look at them.
     #[arg(long)]
     keep: bool,
-    /// A PostgreSQL on which databases may be created.
+    /// A `PostgreSQL` on which databases may be created; `cargo xtask demo` provides one.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: String,
-    /// A RabbitMQ.
+    /// A `RabbitMQ`; `cargo xtask demo` provides one.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
     amqp_url: String,
 }

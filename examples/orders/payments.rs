@@ -1,0 +1,64 @@
+//! The client of the payment service.
+
+use amends::Call;
+use reqwest::StatusCode;
+use shop::api::{Charge, Charged, IDEMPOTENCY_KEY, Order, Refund, Refused};
+
+/// Talks to the payment service.
+#[derive(Debug, Clone)]
+pub(crate) struct Payments {
+    http: reqwest::Client,
+    url: String,
+}
+
+/// A definite answer. Everything else is an error, after which nobody knows whether the money was taken.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Charged { cents: i64 },
+    Refused { code: String },
+}
+
+impl Payments {
+    pub(crate) fn new(url: &str) -> Self {
+        Self { http: reqwest::Client::new(), url: url.trim_end_matches('/').to_owned() }
+    }
+
+    /// Asks for the money, under the key of the step.
+    pub(crate) async fn charge(&self, call: &Call, order: &Order) -> reqwest::Result<Answer> {
+        let charge = Charge {
+            reference: order.id,
+            account: order.account.clone(),
+            cents: order.cents,
+            card: order.card.clone(),
+        };
+        let reply = self
+            .http
+            .post(format!("{}/charges", self.url))
+            .header(IDEMPOTENCY_KEY, call.idempotency_key())
+            .timeout(call.time_left())
+            .json(&charge)
+            .send()
+            .await?;
+        match reply.status() {
+            StatusCode::PAYMENT_REQUIRED => Ok(Answer::Refused { code: reply.json::<Refused>().await?.code }),
+            StatusCode::GONE => Ok(Answer::Refused { code: "already_undone".into() }),
+            _ => {
+                let charged: Charged = reply.error_for_status()?.json().await?;
+                Ok(Answer::Charged { cents: charged.cents })
+            }
+        }
+    }
+
+    /// Undoes the charge that the compensated step made or may have made.
+    pub(crate) async fn refund(&self, call: &Call) -> reqwest::Result<()> {
+        let refund = Refund { charge: charge_key(call).to_owned() };
+        let request = self.http.post(format!("{}/refunds", self.url)).timeout(call.time_left()).json(&refund);
+        request.send().await?.error_for_status().map(drop)
+    }
+}
+
+/// The key of the step that this compensation undoes.
+fn charge_key(call: &Call) -> &str {
+    let key = call.idempotency_key();
+    key.strip_suffix("/undo").unwrap_or(key)
+}
