@@ -42,6 +42,32 @@ pub mod __private {
 
     use crate::{Json, StepError, StepResult};
 
+    /// What a step's method returns when it succeeds.
+    #[diagnostic::on_unimplemented(
+        message = "a step returns `StepResult<T>`, not `{Self}`",
+        label = "this is what the step returns"
+    )]
+    pub trait StepOutput {
+        /// The `T` of `StepResult<T>`.
+        type Output;
+    }
+
+    impl<T, E> StepOutput for Result<T, E> {
+        type Output = T;
+    }
+
+    /// The type `Self` itself, so that a mismatch is one error on the parameter.
+    #[diagnostic::on_unimplemented(
+        message = "this parameter receives `{Self}`, not `{Given}`",
+        label = "what is recorded is of type `{Self}`"
+    )]
+    pub trait Same<Given: ?Sized> {}
+
+    impl<T: ?Sized> Same<T> for T {}
+
+    /// Compiles if the types are the same.
+    pub fn is_same<Recorded: ?Sized + Same<Given>, Given: ?Sized>() {}
+
     /// Encodes what a body returned.
     ///
     /// # Errors

@@ -30,17 +30,10 @@ pub struct Order {
     pub card: i64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, Message)]
+#[message(name = "stock.reserved", key = order)]
 pub struct StockReserved {
     pub order: i64,
-}
-
-impl Message for StockReserved {
-    const NAME: &'static str = "stock.reserved";
-
-    fn key(&self) -> Option<Cow<'_, str>> {
-        Some(self.order.to_string().into())
-    }
 }
 
 /// reserve (tx) → charge (call) → approve (call, may reject) → ship (tx, pivot).
