@@ -96,3 +96,12 @@ create table amends.held_message (
 
 comment on table  amends.held_message is 'Not published yet: refused by the broker, or behind one of the same key that was.';
 comment on column amends.held_message.parked is 'Waits for an operator.';
+
+-- After a dump and restore into another cluster the old transaction ids mean nothing: every retained row counts as
+-- committed long ago, and the lane starts again. Consumers recognise what they have had.
+create function amends.restart_lane(which smallint, cluster bigint) returns void
+language sql security definer set search_path = pg_catalog, pg_temp as $$
+    update amends.outbox set xid = '3' where lane = which;
+    update amends.cursor set system_id = cluster, prev = '1:1:', floor = 0, pass = null, pass_seq = null, pass_floor = null
+        where lane = which;
+$$;

@@ -16,11 +16,15 @@
 
 mod claim;
 mod columns;
+pub mod cursor;
 mod error;
 mod hook;
+mod inbox;
 mod load;
+mod outbox;
 pub mod schema;
 mod start;
+pub mod status;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -30,5 +34,7 @@ mod writer;
 
 #[cfg(feature = "testing")]
 pub use hook::set_hook;
+pub use inbox::Inbox;
+pub use outbox::Outbox;
 pub use store::PgStore;
 pub use tx::StepTx;

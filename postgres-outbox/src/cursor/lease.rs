@@ -1,0 +1,153 @@
+//! The lease on a lane and the moves of its cursor. Every write is guarded by the epoch; only the database's clock counts.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::columns::OutboxColumns;
+use crate::cursor::{LaneError, Pass, Position, Unpublished};
+use crate::hook;
+
+type CursorRow = (i64, i64, String, i64, Option<String>, Option<i64>, Option<i64>);
+
+/// Takes the lease; the answer is its epoch and the cursor as it was left.
+pub(super) async fn take(
+    conn: &mut PgConnection,
+    lane: i16,
+    owner: Uuid,
+    name: &str,
+    lease: Duration,
+) -> Result<Option<(i64, Position)>, LaneError> {
+    let system = system_id(conn).await?;
+    let start = Position::start();
+    hook::before("take lane");
+    sqlx::query(
+        "insert into amends.cursor (lane, system_id, prev) values ($1, $2, $3::pg_snapshot) on conflict do nothing",
+    )
+    .bind(lane)
+    .bind(system)
+    .bind(&start.prev)
+    .execute(&mut *conn)
+    .await?;
+    let taken: Option<CursorRow> = sqlx::query_as(
+        "update amends.cursor set owner = $2, owner_name = $3, epoch = epoch + 1, expires_at = clock_timestamp() + $4
+         where lane = $1 and (owner is null or owner = $2 or expires_at <= clock_timestamp())
+         returning epoch, system_id, prev::text, floor, pass::text, pass_seq, pass_floor",
+    )
+    .bind(lane)
+    .bind(owner)
+    .bind(name)
+    .bind(lease)
+    .fetch_optional(&mut *conn)
+    .await?;
+    let Some((epoch, written_in, prev, floor, pass, pass_seq, pass_floor)) = taken else { return Ok(None) };
+    if written_in != system && system != 0 {
+        tracing::warn!(lane, "the database was restored into another cluster; publishing everything retained again");
+        sqlx::query("select amends.restart_lane($1, $2)").bind(lane).bind(system).execute(conn).await?;
+        return Ok(Some((epoch, start)));
+    }
+    let pass = pass.zip(pass_seq).zip(pass_floor).map(|((snapshot, seq), floor)| Pass { snapshot, seq, floor });
+    Ok(Some((epoch, Position { prev, floor, pass })))
+}
+
+/// 0 where it may not be read: then a restore cannot be noticed.
+async fn system_id(conn: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let may: bool = sqlx::query_scalar("select has_function_privilege('pg_catalog.pg_control_system()', 'execute')")
+        .fetch_one(&mut *conn)
+        .await?;
+    if !may {
+        return Ok(0);
+    }
+    sqlx::query_scalar("select system_identifier from pg_control_system()").fetch_one(conn).await
+}
+
+/// One statement: the cursor moves, the lease is renewed, and what is not published goes to the held messages.
+pub(super) async fn move_to(
+    conn: &mut PgConnection,
+    lane: i16,
+    owner: Uuid,
+    epoch: i64,
+    lease: Duration,
+    to: &Position,
+    unpublished: &[Unpublished<'_>],
+) -> Result<(), LaneError> {
+    let columns: OutboxColumns = unpublished.iter().map(|held| &held.message.message).collect();
+    let pass = to.pass.as_ref();
+    hook::before("move cursor");
+    let moved: Option<i64> = sqlx::query_scalar(
+        "with moved as (
+            update amends.cursor set prev = $4::pg_snapshot, floor = $5, pass = $6::pg_snapshot, pass_seq = $7, pass_floor = $8,
+                moved_at = clock_timestamp(), expires_at = clock_timestamp() + $9
+            where lane = $1 and owner = $2 and epoch = $3
+            returning epoch
+         ), held as (
+            insert into amends.held_message
+                (lane, seq, id, key, topic, name, content_type, headers, payload, created_at, attempts, retry_at, reason)
+            select $1, h.seq, h.id, h.key, h.topic, h.name, h.content_type, h.headers::json, h.payload, h.created_at,
+                h.attempts, clock_timestamp() + h.attempts * interval '500 milliseconds', h.reason
+            from unnest($10::bigint[], $11::uuid[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::bytea[],
+                    $18::timestamptz[], $19::int[], $20::text[])
+                as h(seq, id, key, topic, name, content_type, headers, payload, created_at, attempts, reason)
+            where exists (select from moved)
+            on conflict do nothing
+         )
+         select epoch from moved",
+    )
+    .bind(lane)
+    .bind(owner)
+    .bind(epoch)
+    .bind(&to.prev)
+    .bind(to.floor)
+    .bind(pass.map(|pass| &pass.snapshot))
+    .bind(pass.map(|pass| pass.seq))
+    .bind(pass.map(|pass| pass.floor))
+    .bind(lease)
+    .bind(unpublished.iter().map(|held| held.message.seq).collect::<Vec<_>>())
+    .bind(&columns.ids)
+    .bind(&columns.keys)
+    .bind(&columns.topics)
+    .bind(&columns.names)
+    .bind(&columns.content_types)
+    .bind(&columns.headers)
+    .bind(&columns.payloads)
+    .bind(unpublished.iter().map(|held| held.message.created_at).collect::<Vec<_>>())
+    .bind(unpublished.iter().map(|held| i32::from(held.refused)).collect::<Vec<_>>())
+    .bind(unpublished.iter().map(|held| held.reason.as_str()).collect::<Vec<_>>())
+    .fetch_optional(conn)
+    .await?;
+    moved.map(drop).ok_or(LaneError::Lost)
+}
+
+pub(super) async fn renew(
+    conn: &mut PgConnection,
+    lane: i16,
+    owner: Uuid,
+    epoch: i64,
+    lease: Duration,
+) -> Result<(), LaneError> {
+    hook::before("renew lane");
+    let renewed = sqlx::query(
+        "update amends.cursor set expires_at = clock_timestamp() + $4 where lane = $1 and owner = $2 and epoch = $3",
+    )
+    .bind(lane)
+    .bind(owner)
+    .bind(epoch)
+    .bind(lease)
+    .execute(conn)
+    .await?;
+    if renewed.rows_affected() == 1 { Ok(()) } else { Err(LaneError::Lost) }
+}
+
+pub(super) async fn release(conn: &mut PgConnection, lane: i16, owner: Uuid, epoch: i64) -> Result<(), sqlx::Error> {
+    hook::before("release lane");
+    sqlx::query(
+        "update amends.cursor set owner = null, expires_at = null where lane = $1 and owner = $2 and epoch = $3",
+    )
+    .bind(lane)
+    .bind(owner)
+    .bind(epoch)
+    .execute(conn)
+    .await
+    .map(drop)
+}

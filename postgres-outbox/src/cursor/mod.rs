@@ -1,0 +1,192 @@
+//! The snapshot cursor: reads the outbox in commit order per key, loses nothing, and is stalled by nobody.
+
+mod held;
+mod lease;
+mod position;
+mod read;
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use amends::OutboxMessage;
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, PgPool};
+use thiserror::Error;
+use uuid::Uuid;
+
+pub use held::{Held, Unpublished};
+pub use position::{Pass, Position, Read, Snapshot};
+
+/// One lane of the outbox, held under a lease by this process. Reads ahead of what it has settled.
+///
+/// It has a connection of its own, and all that it remembers is void with it: after any error, drop it and acquire the
+/// lane again.
+#[derive(Debug)]
+pub struct Lane {
+    conn: PgConnection,
+    lane: i16,
+    owner: Uuid,
+    epoch: i64,
+    lease: Duration,
+    /// Where the next read goes on.
+    position: Position,
+    /// The sequence's value at the latest read.
+    read_value: Option<i64>,
+    /// A value that was read before a move that has committed since.
+    known_value: Option<i64>,
+    held_keys: HashSet<String>,
+}
+
+/// A page of messages in order, and the position once they are settled.
+#[derive(Debug)]
+pub struct Page {
+    /// The messages, by seq.
+    pub messages: Vec<Sequenced>,
+    /// There may be more behind it.
+    pub full: bool,
+    after: Position,
+    moves: bool,
+}
+
+/// A message as it stands in the outbox.
+#[derive(Debug, Clone)]
+pub struct Sequenced {
+    /// Its place.
+    pub seq: i64,
+    /// When it was written.
+    pub created_at: DateTime<Utc>,
+    /// The message.
+    pub message: OutboxMessage,
+}
+
+/// Why a lane cannot be read on.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LaneError {
+    /// Another relay has taken the lane over; what this one publishes now may be published again.
+    #[error("another relay has taken over this lane")]
+    Lost,
+    /// The database failed.
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl Lane {
+    /// Takes the lane if nobody holds it, or its holder's lease has run out.
+    ///
+    /// # Errors
+    /// Returns the database's error.
+    pub async fn acquire(
+        pool: &PgPool,
+        lane: i16,
+        owner: Uuid,
+        name: &str,
+        lease: Duration,
+    ) -> Result<Option<Self>, LaneError> {
+        let mut conn = connect(pool).await?;
+        let Some((epoch, position)) = lease::take(&mut conn, lane, owner, name, lease).await? else {
+            return Ok(None);
+        };
+        let held_keys = held::keys(&mut conn, lane).await?;
+        tracing::info!(lane, epoch, held = held_keys.len(), "this relay reads the lane now");
+        Ok(Some(Self { conn, lane, owner, epoch, lease, position, read_value: None, known_value: None, held_keys }))
+    }
+
+    /// Grows with every change of owner.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Messages of this key wait for an earlier one that the broker would not take.
+    pub fn is_held(&self, key: &str) -> bool {
+        self.held_keys.contains(key)
+    }
+
+    /// Reads the next page, behind those that were read and not settled yet.
+    ///
+    /// # Errors
+    /// Returns the database's error.
+    pub async fn read(&mut self, limit: usize) -> Result<Page, LaneError> {
+        let (messages, snapshot, value) = read::page(&mut self.conn, self.lane, &self.position, limit).await?;
+        let full = messages.len() == limit;
+        let read = Read { snapshot, last_seq: messages.last().map(|message| message.seq), full };
+        let after = self.position.after(&read, self.known_value);
+        let moves = after != self.position;
+        self.position = after.clone();
+        self.read_value = Some(value);
+        Ok(Page { messages, full, after, moves })
+    }
+
+    /// Moves the persisted cursor past a page. Messages of it that are not published go to the held ones in the same
+    /// transaction. Pages are settled in the order in which they were read.
+    ///
+    /// # Errors
+    /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
+    pub async fn settle(&mut self, page: &Page, unpublished: &[Unpublished<'_>]) -> Result<(), LaneError> {
+        if !page.moves {
+            return Ok(());
+        }
+        // Read before this move, and so safe to pair with any snapshot taken after it.
+        let value = self.read_value;
+        lease::move_to(&mut self.conn, self.lane, self.owner, self.epoch, self.lease, &page.after, unpublished).await?;
+        self.known_value = value;
+        self.held_keys.extend(unpublished.iter().filter_map(|held| held.message.message.key.clone()));
+        Ok(())
+    }
+
+    /// Keeps the lease while there is nothing to settle.
+    ///
+    /// # Errors
+    /// [`LaneError::Lost`] if another relay has the lane.
+    pub async fn renew(&mut self) -> Result<(), LaneError> {
+        lease::renew(&mut self.conn, self.lane, self.owner, self.epoch, self.lease).await
+    }
+
+    /// Gives the lane back, so that a standby need not wait for the lease to run out.
+    ///
+    /// # Errors
+    /// Returns the database's error.
+    pub async fn release(mut self) -> Result<(), LaneError> {
+        lease::release(&mut self.conn, self.lane, self.owner, self.epoch).await?;
+        Ok(self.conn.close().await?)
+    }
+
+    /// Held messages that are due: the first of each key, and those without a key.
+    ///
+    /// # Errors
+    /// Returns the database's error.
+    pub async fn due_held(&mut self, limit: usize) -> Result<Vec<Held>, LaneError> {
+        Ok(held::due(&mut self.conn, self.lane, limit).await?)
+    }
+
+    /// Removes held messages that are published now; a key whose last one it was returns to the fast path.
+    ///
+    /// # Errors
+    /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
+    pub async fn settle_held(&mut self, seqs: &[i64]) -> Result<(), LaneError> {
+        held::remove(&mut self.conn, self.lane, self.epoch, seqs).await?;
+        self.held_keys = held::keys(&mut self.conn, self.lane).await?;
+        Ok(())
+    }
+
+    /// Records that the broker refused a held message again: it is retried with growing pauses, then parked.
+    ///
+    /// # Errors
+    /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
+    pub async fn refused_held(&mut self, seq: i64, reason: &str, most_attempts: i32) -> Result<(), LaneError> {
+        held::refused(&mut self.conn, self.lane, self.epoch, seq, reason, most_attempts).await
+    }
+}
+
+/// A session that dies by itself if its relay is stopped in the middle of a transaction.
+async fn connect(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+    let options: PgConnectOptions = pool.connect_options().as_ref().clone();
+    let mut conn = PgConnection::connect_with(&options.application_name("amends-relay")).await?;
+    sqlx::raw_sql(
+        "set idle_in_transaction_session_timeout = '10s'; set lock_timeout = '5s'; set statement_timeout = '60s'",
+    )
+    .execute(&mut conn)
+    .await?;
+    Ok(conn)
+}

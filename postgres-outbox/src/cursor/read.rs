@@ -1,0 +1,85 @@
+//! The reading statement. It returns its own snapshot, and the value of the sequence.
+
+use amends::{MessageId, OutboxMessage};
+use chrono::{DateTime, Utc};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use crate::cursor::{Position, Sequenced, Snapshot};
+
+/// Two ranges that cannot overlap: rows of transactions that began to be visible after `prev`, which have a seq above the
+/// floor, and rows of those that were open in `prev`. During a pass both are cut to what its snapshot could see.
+const PAGE: &str = "
+    with state as materialized (
+        select pg_current_snapshot() as snapshot,
+            (select case when is_called then last_value else 0 end from amends.outbox_seq) as value
+    ), fresh as (
+        select * from amends.outbox o
+        where o.lane = $1 and o.seq > greatest($3, $5) and o.xid >= pg_snapshot_xmax($2::pg_snapshot)
+            and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
+        order by o.seq limit $6
+    ), late as (
+        select * from amends.outbox o
+        where o.lane = $1 and o.seq > $5 and o.xid = any(array(select pg_snapshot_xip($2::pg_snapshot)))
+            and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
+        order by o.seq limit $6
+    ), page as (
+        select * from (select * from fresh union all select * from late) u order by seq limit $6
+    )
+    select state.snapshot::text as snapshot, state.value, page.seq, page.id, page.key, page.topic, page.name,
+        page.content_type, page.headers::text as headers, page.payload, page.created_at
+    from state left join page on true
+    order by page.seq";
+
+#[derive(FromRow)]
+struct Row {
+    snapshot: String,
+    value: i64,
+    seq: Option<i64>,
+    id: Option<Uuid>,
+    key: Option<String>,
+    topic: Option<String>,
+    name: Option<String>,
+    content_type: Option<String>,
+    headers: Option<String>,
+    payload: Option<Vec<u8>>,
+    created_at: Option<DateTime<Utc>>,
+}
+
+pub(super) async fn page(
+    conn: &mut PgConnection,
+    lane: i16,
+    position: &Position,
+    limit: usize,
+) -> Result<(Vec<Sequenced>, Snapshot, i64), sqlx::Error> {
+    let pass = position.pass.as_ref();
+    crate::hook::before("read page");
+    let rows: Vec<Row> = sqlx::query_as(PAGE)
+        .bind(lane)
+        .bind(&position.prev)
+        .bind(position.floor)
+        .bind(pass.map(|pass| &pass.snapshot))
+        .bind(pass.map_or(0, |pass| pass.seq))
+        .bind(limit as i64)
+        .fetch_all(conn)
+        .await?;
+    let (snapshot, value) =
+        rows.first().map(|row| (row.snapshot.clone(), row.value)).ok_or(sqlx::Error::RowNotFound)?;
+    Ok((rows.into_iter().filter_map(Row::message).collect(), snapshot, value))
+}
+
+impl Row {
+    fn message(self) -> Option<Sequenced> {
+        let message = OutboxMessage {
+            id: MessageId(self.id?),
+            topic: self.topic?,
+            name: self.name?,
+            key: self.key,
+            content_type: self.content_type?,
+            // Headers that another writer made of something else than texts are not worth stopping a lane for.
+            headers: serde_json::from_str(&self.headers?).unwrap_or_default(),
+            payload: self.payload?,
+        };
+        Some(Sequenced { seq: self.seq?, created_at: self.created_at?, message })
+    }
+}

@@ -1,0 +1,55 @@
+//! Publishing in the application's own transaction.
+
+use amends::{Error, Message, MessageId, OutboxMessage};
+use sqlx::PgConnection;
+
+use crate::columns::OutboxColumns;
+use crate::error::start_error;
+use crate::hook;
+
+/// Publishes messages through the outbox.
+///
+/// A message reaches the broker if, and only if, the transaction commits. Messages of one key are first delivered in the
+/// order of their commits, provided that their producers hold a common lock until they commit, as updating the
+/// aggregate's row does.
+#[derive(Debug, Clone, Copy)]
+pub struct Outbox;
+
+impl Outbox {
+    /// Publishes a message in the transaction of `conn`.
+    ///
+    /// # Errors
+    /// [`Error::Json`] if the message cannot be stored; [`Error::Store`] if the database refuses.
+    pub async fn publish<M: Message>(conn: &mut PgConnection, message: &M) -> Result<MessageId, Error> {
+        let message = OutboxMessage::new(message)?;
+        Self::publish_all(conn, std::slice::from_ref(&message)).await?;
+        Ok(message.id)
+    }
+
+    /// Publishes messages, in their order, with one statement.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the database refuses.
+    pub async fn publish_all(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Result<(), Error> {
+        let columns: OutboxColumns = messages.iter().collect();
+        hook::before("publish");
+        sqlx::query(
+            "insert into amends.outbox (id, key, topic, name, content_type, headers, payload)
+             select o.id, o.key, o.topic, o.name, o.content_type, o.headers::json, o.payload
+             from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[])
+                with ordinality as o(id, key, topic, name, content_type, headers, payload, position)
+             order by o.position",
+        )
+        .bind(&columns.ids)
+        .bind(&columns.keys)
+        .bind(&columns.topics)
+        .bind(&columns.names)
+        .bind(&columns.content_types)
+        .bind(&columns.headers)
+        .bind(&columns.payloads)
+        .execute(conn)
+        .await
+        .map_err(start_error)?;
+        Ok(())
+    }
+}
