@@ -235,7 +235,6 @@ mod tests {
                 account: Some("a".into()),
                 cents: Some(1_001),
                 status: "charged".into(),
-                code: None,
                 asked: 1,
             }],
             accounts: BTreeMap::from([("a".into(), CENTS - 1_001)]),

@@ -24,6 +24,9 @@ pub(crate) const STOCK: i32 = 1_000_000;
 /// The orders come over about this time, so that processes are killed while there is work.
 const RUSH: Duration = Duration::from_secs(12);
 const AT_ONCE: usize = 32;
+/// One customer in so many changes their mind, at most this long after the order was taken.
+const FICKLE: u32 = 20;
+const SECOND_THOUGHT_MILLIS: u64 = 300;
 /// A customer whose order is not taken for this long gives up, and the demo with him.
 const PATIENCE: Duration = Duration::from_secs(45);
 
@@ -42,10 +45,17 @@ pub(crate) async fn endow(world: &World) -> Result<(), Failure> {
     Ok(())
 }
 
+/// An order, and when the customer thinks better of it.
+#[derive(Debug)]
+struct Wish {
+    order: Order,
+    cancel_after: Option<Duration>,
+}
+
 /// Orders that are being placed.
 #[derive(Debug)]
 pub(crate) struct Placing {
-    orders: Vec<Order>,
+    orders: Vec<Wish>,
     urls: Vec<String>,
     http: reqwest::Client,
     placed: AtomicU32,
@@ -75,17 +85,22 @@ impl Placing {
         pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let paced = stream::unfold((pace, 0), |(mut pace, n)| async move {
             pace.tick().await;
-            self.orders.get(n).map(|order| ((n, order), (pace, n + 1)))
+            self.orders.get(n).map(|wish| ((n, wish), (pace, n + 1)))
         });
         paced
-            .map(|(n, order)| self.place(n, order))
-            .buffer_unordered(AT_ONCE)
-            .try_for_each(|()| async {
+            .map(|(n, wish)| async move {
+                self.place(n, &wish.order).await?;
                 self.placed.fetch_add(1, Ordering::Relaxed);
-                Ok(())
+                if let Some(pause) = wish.cancel_after {
+                    sleep(pause).await;
+                    self.cancel(n, &wish.order).await;
+                }
+                Ok::<_, Failure>(())
             })
+            .buffer_unordered(AT_ONCE)
+            .try_for_each(|()| async { Ok(()) })
             .await?;
-        Ok(self.orders.clone())
+        Ok(self.orders.iter().map(|wish| wish.order.clone()).collect())
     }
 
     /// Repeats the same order, at the other instance, until one has taken it.
@@ -106,6 +121,12 @@ impl Placing {
         }
     }
 
+    /// Asks once: it may come too late, or find nobody, and then the order stands.
+    async fn cancel(&self, n: usize, order: &Order) {
+        let url = format!("{}/orders/{}", self.urls[n % self.urls.len()], order.id);
+        let _ = self.http.delete(url).timeout(Duration::from_secs(5)).send().await;
+    }
+
     async fn post(&self, url: &str, order: &Order) -> Result<(), Failure> {
         let reply = self.http.post(format!("{url}/orders")).timeout(Duration::from_secs(5)).json(order).send().await?;
         match reply.status() {
@@ -115,16 +136,18 @@ impl Placing {
     }
 }
 
-fn draw(dice: &mut fastrand::Rng) -> Order {
+fn draw(dice: &mut fastrand::Rng) -> Wish {
     let (sku, qty) = (dice.u32(1..=SKUS), dice.i32(1..=3));
     // An odd price, so that a sum which is a cent off shows.
     let price = i64::from(sku) * 137 + 499;
-    Order {
+    let order = Order {
         id: Uuid::from_u128(dice.u128(..)),
         account: format!("customer-{}", dice.u32(1..=ACCOUNTS)),
         sku: format!("sku-{sku}"),
         qty,
         cents: price * i64::from(qty),
         card: format!("tok_{:06}", dice.u32(..1_000_000)),
-    }
+    };
+    let pause = Duration::from_millis(dice.u64(..SECOND_THOUGHT_MILLIS));
+    Wish { order, cancel_after: (dice.u32(..FICKLE) == 0).then_some(pause) }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Ledgers {
     pub(crate) stock: Vec<StockRow>,
     pub(crate) outbox: HashMap<Uuid, OutboxRow>,
     pub(crate) held: Vec<Uuid>,
+    /// Orders that were undone after the customer had asked for it.
+    pub(crate) cancelled: Vec<String>,
     /// Sagas whose journals do not count 1, 2, 3 …
     pub(crate) torn_journals: Vec<Uuid>,
     /// Of `payments`.
@@ -75,7 +77,6 @@ pub(crate) struct ChargeRow {
     pub(crate) account: Option<String>,
     pub(crate) cents: Option<i64>,
     pub(crate) status: String,
-    pub(crate) code: Option<String>,
     pub(crate) asked: i32,
 }
 
@@ -106,6 +107,7 @@ impl Ledgers {
         ledgers.read_engine(world).await?;
         ledgers.read_payments(world).await?;
         ledgers.read_warehouse(world).await?;
+
         Ok(ledgers)
     }
 
@@ -136,6 +138,12 @@ impl Ledgers {
             sqlx::query_as("select id, key, name from amends.outbox").fetch_all(&world.orders).await?;
         self.outbox = outbox.into_iter().map(|row| (row.id, row)).collect();
         self.held = sqlx::query_scalar("select id from amends.held_message").fetch_all(&world.orders).await?;
+        self.cancelled = sqlx::query_scalar(
+            "select distinct s.key from amends.journal j join amends.saga s on s.id = j.saga_id
+             where s.status = 'compensated' and j.events::text like '%\"cancelled\":%'",
+        )
+        .fetch_all(&world.orders)
+        .await?;
         self.torn_journals = sqlx::query_scalar(
             "select saga_id from amends.journal group by saga_id having count(*) <> max(seq) or min(seq) <> 1",
         )
@@ -145,7 +153,7 @@ impl Ledgers {
     }
 
     async fn read_payments(&mut self, world: &World) -> sqlx::Result<()> {
-        self.charges = sqlx::query_as("select key, reference, account, cents, status, code, asked from charge")
+        self.charges = sqlx::query_as("select key, reference, account, cents, status, asked from charge")
             .fetch_all(&world.payments)
             .await?;
         let accounts: Vec<(String, i64)> =

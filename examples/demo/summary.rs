@@ -1,10 +1,11 @@
 //! The table at the end, and what to look at when an invariant is broken.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::audit::{Area, Finding};
 use crate::chaos::Recovery;
-use crate::ledgers::Ledgers;
+use crate::ledgers::{ChargeRow, Ledgers};
 
 /// So many offenders of one invariant are shown; the rest is counted.
 const SHOWN: usize = 10;
@@ -49,7 +50,14 @@ fn orders(ledgers: &Ledgers) -> String {
     let count = |status: &str| ledgers.sagas.iter().filter(|saga| saga.status == status).count();
     let (completed, compensated) = (count("completed"), count("compensated"));
     let open = ledgers.sagas.len() - completed - compensated;
-    let mut text = format!("{} placed = {completed} completed + {compensated} compensated", ledgers.orders.len());
+    let refused: HashSet<_> =
+        charges(ledgers, "refused").filter_map(|charge| charge.reference).map(|order| order.to_string()).collect();
+    let cancelled = ledgers.cancelled.iter().filter(|order| !refused.contains(*order)).count();
+    let mut text = format!(
+        "{} placed = {completed} completed + {compensated} compensated ({} cards refused, {cancelled} cancelled)",
+        ledgers.orders.len(),
+        refused.len(),
+    );
     if open > 0 {
         text += &format!(" + {open} OPEN");
     }
@@ -57,26 +65,20 @@ fn orders(ledgers: &Ledgers) -> String {
 }
 
 fn money(ledgers: &Ledgers) -> String {
-    let sum = |status: &str| -> i64 {
-        let charges = ledgers.charges.iter().filter(|charge| charge.status == status);
-        charges.filter_map(|charge| charge.cents).sum()
-    };
-    let due = ledgers.orders.values().filter(|order| order.status == "completed").map(|order| order.cents).sum();
-    format!("{} charged, {} due; {} given back", euros(sum("charged")), euros(due), euros(sum("refunded")))
+    let sum = |status| euros(charges(ledgers, status).filter_map(|charge| charge.cents).sum());
+    let completed = ledgers.orders.values().filter(|order| order.status == "completed");
+    let due = euros(completed.map(|order| order.cents).sum());
+    format!("{} charged, {due} due; {} given back", sum("charged"), sum("refunded"))
 }
 
 fn requests(ledgers: &Ledgers) -> String {
-    let count = |status: &str| ledgers.charges.iter().filter(|charge| charge.status == status).count();
     let repeated: i64 = ledgers.charges.iter().map(|charge| i64::from(charge.asked) - 1).sum();
-    let mut reasons: Vec<_> = ledgers.charges.iter().filter_map(|charge| charge.code.clone()).collect();
-    reasons.sort();
-    reasons.dedup();
-    format!(
-        "{} cards refused ({}), {repeated} charges asked for again and taken once, {} tombstones",
-        count("refused"),
-        if reasons.is_empty() { "none".to_owned() } else { reasons.join(", ") },
-        count("void"),
-    )
+    let tombstones = charges(ledgers, "void").count();
+    format!("{repeated} repeated charges absorbed, {tombstones} tombstones for charges that came too late or never")
+}
+
+fn charges<'a>(ledgers: &'a Ledgers, status: &'a str) -> impl Iterator<Item = &'a ChargeRow> {
+    ledgers.charges.iter().filter(move |charge| charge.status == status)
 }
 
 fn stock(ledgers: &Ledgers) -> String {

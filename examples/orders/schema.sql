@@ -13,6 +13,7 @@ create table if not exists orders (
     status    text        not null default 'placed'
               check (status in ('placed', 'accepted', 'shipped', 'completed', 'refused')),
     version   bigint      not null default 1,
+    saga      uuid        not null,
     placed_at timestamptz not null default clock_timestamp()
 );
 

@@ -1,15 +1,22 @@
-//! A service as services are: slow at times, down at times, and at times it does the work and loses the answer.
+//! A service as services are: never quick, slow at times, down at times, and at times it works and loses the answer.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
-/// What goes wrong with one request.
+/// What a request meets with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fate {
+    /// How long it takes to ask the bank.
+    pub(crate) pause: Duration,
+    /// What goes wrong.
+    pub(crate) trouble: Trouble,
+}
+
+/// What goes wrong with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// Nothing.
     None,
-    /// It is answered late.
-    Slow(Duration),
     /// It is turned away before anything is done.
     Unavailable,
     /// It is carried out, and the answer is lost.
@@ -28,15 +35,17 @@ impl Troubles {
         Self { dice: Mutex::new(fastrand::Rng::with_seed(seed)), percent }
     }
 
-    pub(crate) fn next(&self) -> Trouble {
+    pub(crate) fn next(&self) -> Fate {
         let mut dice = self.dice.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let quick = Duration::from_millis(dice.u64(20..120));
         if dice.u8(..100) >= self.percent {
-            return Trouble::None;
+            return Fate { pause: quick, trouble: Trouble::None };
         }
         match dice.u8(..3) {
-            0 => Trouble::Slow(Duration::from_millis(dice.u64(50..2_500))),
-            1 => Trouble::Unavailable,
-            _ => Trouble::AnswerLost,
+            // Some of these are too late for whoever asked.
+            0 => Fate { pause: Duration::from_millis(dice.u64(500..2_500)), trouble: Trouble::None },
+            1 => Fate { pause: quick, trouble: Trouble::Unavailable },
+            _ => Fate { pause: quick, trouble: Trouble::AnswerLost },
         }
     }
 }

@@ -17,7 +17,7 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// Runs a service with a log on standard error, and says in one line why it failed.
 pub async fn run(service: impl Future<Output = Result<(), Failure>>) -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match service.await {
         Ok(()) => ExitCode::SUCCESS,
