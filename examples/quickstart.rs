@@ -1,6 +1,9 @@
 //! The smallest saga, on the in-memory store: `cargo run -p amends-examples --example quickstart`.
+#![allow(clippy::unused_async, reason = "real steps await other services")]
 
-use amends::{Call, MemoryStore, Sagas, StepResult, reject, saga};
+use std::time::Duration;
+
+use amends::{Call, Error, MemoryStore, Sagas, StepResult, reject, saga};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -22,12 +25,8 @@ impl BuyTicket {
 
     #[step(call, pivot)]
     async fn charge(&self, _call: &Call, input: &Ticket, hold: &String) -> StepResult<()> {
-        if !input.card_is_good {
-            println!("  the card is refused");
-            return Err(reject("card_declined"));
-        }
-        println!("  the card is charged for seat {hold}");
-        Ok(())
+        println!("  charge the card for seat {hold}");
+        if input.card_is_good { Ok(()) } else { Err(reject("card_declined")) }
     }
 
     #[compensate]
@@ -38,25 +37,23 @@ impl BuyTicket {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> Result<(), Error> {
     let sagas = Sagas::builder(MemoryStore::new()).register(BuyTicket).build()?;
-    let (worker, shutdown) = (sagas.clone(), CancellationToken::new());
-    let worker = tokio::spawn({
-        let stop = shutdown.clone();
-        async move { worker.run(stop).await }
-    });
+    tokio::select! {
+        bought = buy(&sagas) => bought,
+        ended = sagas.run(CancellationToken::new()) => ended, // the worker
+    }
+}
 
+async fn buy(sagas: &Sagas<MemoryStore>) -> Result<(), Error> {
     for (seat, card_is_good) in [("12A", true), ("12B", false)] {
         println!("a ticket for {seat}:");
-        let saga = sagas.start_now(BuyTicket::key(seat), &Ticket { seat: seat.into(), card_is_good }).await?.id();
-        let outcome = loop {
-            if let Some(outcome) = sagas.outcome(saga).await? {
-                break outcome;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        };
-        println!("  {outcome:?}");
+        let ticket = Ticket { seat: seat.to_owned(), card_is_good };
+        let saga = sagas.start_now(BuyTicket::key(seat), &ticket).await?.id();
+        while sagas.outcome(saga).await?.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        println!("  {:?}", sagas.outcome(saga).await?);
     }
-    shutdown.cancel();
-    Ok(worker.await??)
+    Ok(())
 }

@@ -29,7 +29,8 @@ pub(crate) enum Role {
 pub(crate) struct Fleet {
     posts: Vec<Post>,
     logs: PathBuf,
-    orders_url: String,
+    /// The databases that need the schema of amends.
+    migrated: [String; 2],
 }
 
 /// A process that should be there.
@@ -93,7 +94,11 @@ impl Fleet {
             let run = (binary == "amends-relay").then(|| "run".to_owned());
             posts.push(Post { role, binary, port, args: run.into_iter().chain(flags).collect(), child: None });
         }
-        Ok(Self { posts, logs: world.logs().to_owned(), orders_url: world.url("orders") })
+        Ok(Self {
+            posts,
+            logs: world.logs().to_owned(),
+            migrated: ["orders", "warehouse"].map(|service| world.url(service)),
+        })
     }
 
     /// Makes the schema of amends where it is needed, and starts everything.
@@ -105,19 +110,21 @@ impl Fleet {
         Ok(())
     }
 
-    /// `amends-relay migrate`, as an operator would.
+    /// `amends-relay migrate`, as an operator would: for sagas and outbox in one database, for the inbox in the other.
     async fn migrate(&self) -> Result<(), Failure> {
         let relay = sibling("amends-relay")?;
-        let flag = format!("--database-url={}", self.orders_url);
-        let output = Command::new(&relay)
-            .args(["migrate", &flag])
-            .output()
-            .await
-            .map_err(|error| format!("cannot run {}: {error}", relay.display()))?;
-        if output.status.success() {
-            return Ok(());
+        for url in &self.migrated {
+            let output = Command::new(&relay)
+                .args(["migrate", &format!("--database-url={url}")])
+                .output()
+                .await
+                .map_err(|error| format!("cannot run {}: {error}", relay.display()))?;
+            if !output.status.success() {
+                let said = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("`amends-relay migrate` failed: {}", said.trim()).into());
+            }
         }
-        Err(format!("`amends-relay migrate` failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+        Ok(())
     }
 
     /// Starts a process that is not there, and waits until it answers.

@@ -12,9 +12,9 @@ const SHOWN: usize = 10;
 
 /// Prints what happened, and whether it should have.
 pub(crate) fn print(seed: u64, ledgers: &Ledgers, findings: &[Finding], recovery: &[Recovery], took: Duration) {
-    let verdict = |area| match findings.iter().all(|finding| finding.area != area || finding.holds()) {
-        true => "✔",
-        false => "✘",
+    let verdict = |area| {
+        let holds = findings.iter().all(|finding| finding.area != area || finding.holds());
+        if holds { "✔" } else { "✘" }
     };
     let mut rows = vec![
         (verdict(Area::Orders), "orders", orders(ledgers)),
@@ -53,15 +53,12 @@ fn orders(ledgers: &Ledgers) -> String {
     let refused: HashSet<_> =
         charges(ledgers, "refused").filter_map(|charge| charge.reference).map(|order| order.to_string()).collect();
     let cancelled = ledgers.cancelled.iter().filter(|order| !refused.contains(*order)).count();
-    let mut text = format!(
-        "{} placed = {completed} completed + {compensated} compensated ({} cards refused, {cancelled} cancelled)",
+    format!(
+        "{} placed = {completed} completed + {compensated} compensated ({} cards refused, {cancelled} cancelled){}",
         ledgers.orders.len(),
         refused.len(),
-    );
-    if open > 0 {
-        text += &format!(" + {open} OPEN");
-    }
-    text
+        if open > 0 { format!(" + {open} OPEN") } else { String::new() },
+    )
 }
 
 fn money(ledgers: &Ledgers) -> String {

@@ -122,7 +122,6 @@ async fn set_status(tx: &mut StepTx, order: &Order, status: &str) -> StepResult<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use amends::Saga;
 
     /// What is on disk depends on this text: a change of it needs a new version of the saga.
     #[test]
