@@ -44,14 +44,15 @@ struct Row {
     attempts: i32,
 }
 
-pub(super) async fn keys(conn: &mut PgConnection, lane: i16) -> Result<HashSet<String>, sqlx::Error> {
+/// The keys of held messages, and whether there is any held message at all.
+pub(super) async fn keys(conn: &mut PgConnection, lane: i16) -> Result<(HashSet<String>, bool), sqlx::Error> {
     hook::before("held keys");
-    let keys: Vec<String> =
-        sqlx::query_scalar("select distinct key from amends.held_message where lane = $1 and key is not null")
-            .bind(lane)
-            .fetch_all(conn)
-            .await?;
-    Ok(keys.into_iter().collect())
+    let keys: Vec<Option<String>> = sqlx::query_scalar("select distinct key from amends.held_message where lane = $1")
+        .bind(lane)
+        .fetch_all(conn)
+        .await?;
+    let any = !keys.is_empty();
+    Ok((keys.into_iter().flatten().collect(), any))
 }
 
 /// Only the first of a key is ever due: those behind it wait for it, also while it is parked.

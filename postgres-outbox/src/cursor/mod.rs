@@ -36,6 +36,8 @@ pub struct Lane {
     /// A value that was read before a move that has committed since.
     known_value: Option<i64>,
     held_keys: HashSet<String>,
+    /// Messages without a key may be held too.
+    has_held: bool,
 }
 
 /// A page of messages in order, and the position once they are settled.
@@ -88,14 +90,36 @@ impl Lane {
         let Some((epoch, position)) = lease::take(&mut conn, lane, owner, name, lease).await? else {
             return Ok(None);
         };
-        let held_keys = held::keys(&mut conn, lane).await?;
-        tracing::info!(lane, epoch, held = held_keys.len(), "this relay reads the lane now");
-        Ok(Some(Self { conn, lane, owner, epoch, lease, position, read_value: None, known_value: None, held_keys }))
+        let mut taken = Self {
+            conn,
+            lane,
+            owner,
+            epoch,
+            lease,
+            position,
+            read_value: None,
+            known_value: None,
+            held_keys: HashSet::new(),
+            has_held: false,
+        };
+        taken.reload_held().await?;
+        tracing::info!(lane, epoch, held = taken.has_held, "this relay reads the lane now");
+        Ok(Some(taken))
     }
 
     /// Grows with every change of owner.
     pub fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// Messages are held; some of them may be due.
+    pub fn has_held(&self) -> bool {
+        self.has_held
+    }
+
+    async fn reload_held(&mut self) -> Result<(), sqlx::Error> {
+        (self.held_keys, self.has_held) = held::keys(&mut self.conn, self.lane).await?;
+        Ok(())
     }
 
     /// Messages of this key wait for an earlier one that the broker would not take.
@@ -131,6 +155,7 @@ impl Lane {
         let value = self.read_value;
         lease::move_to(&mut self.conn, self.lane, self.owner, self.epoch, self.lease, &page.after, unpublished).await?;
         self.known_value = value;
+        self.has_held |= !unpublished.is_empty();
         self.held_keys.extend(unpublished.iter().filter_map(|held| held.message.message.key.clone()));
         Ok(())
     }
@@ -166,8 +191,7 @@ impl Lane {
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn settle_held(&mut self, seqs: &[i64]) -> Result<(), LaneError> {
         held::remove(&mut self.conn, self.lane, self.epoch, seqs).await?;
-        self.held_keys = held::keys(&mut self.conn, self.lane).await?;
-        Ok(())
+        Ok(self.reload_held().await?)
     }
 
     /// Records that the broker refused a held message again: it is retried with growing pauses, then parked.

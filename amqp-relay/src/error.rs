@@ -1,0 +1,43 @@
+//! What can go wrong between the outbox and the broker.
+
+use std::time::Duration;
+
+use amends_postgres::cursor::LaneError;
+use thiserror::Error;
+
+/// An error of the relay or of a consumer. None of them holds a password.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// The URL of the broker cannot be read.
+    #[error("the AMQP URL is not valid: {0}; it looks like amqp://user:password@host:5672/vhost")]
+    Url(String),
+    /// The broker cannot be reached, or closed the connection or the channel.
+    #[error("the broker: {0}")]
+    Broker(#[from] lapin::Error),
+    /// The broker did not answer in time.
+    #[error("the broker did not answer `{what}` within {limit:?}")]
+    Deadline {
+        /// What was asked.
+        what: &'static str,
+        /// How long was waited.
+        limit: Duration,
+    },
+    /// A name is longer than AMQP allows.
+    #[error("the {what} `{name}` is longer than the 255 bytes that AMQP allows")]
+    NameTooLong {
+        /// What has the name.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// The lane was lost, or the database failed.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
+    /// The database failed.
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The schema is missing, or of another version.
+    #[error(transparent)]
+    Schema(#[from] amends::StoreError),
+}

@@ -1,0 +1,201 @@
+//! The relay: publishes a lane of the outbox, and moves its cursor only past what is settled.
+
+mod pump;
+mod wave;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering as Atomic};
+use std::time::Duration;
+
+use amends_postgres::cursor::Lane;
+use sqlx::PgPool;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::broker::{self, AmqpUrl};
+use crate::{RelayError, Topology, telemetry};
+
+pub use window::Ordering;
+
+/// Publishes the outbox of a database to a broker. Of several relays on one lane, one works and the others stand by.
+#[derive(Debug, Clone)]
+pub struct Relay {
+    pool: PgPool,
+    url: AmqpUrl,
+    id: Uuid,
+    options: RelayOptions,
+    state: Arc<RelayState>,
+}
+
+/// What a relay is doing, for health checks.
+#[derive(Debug, Default)]
+pub struct RelayState {
+    connected: AtomicBool,
+    active: AtomicBool,
+}
+
+impl RelayState {
+    /// It has a connection to the broker.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Atomic::Relaxed)
+    }
+
+    /// It reads the lane; otherwise it stands by.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Atomic::Relaxed)
+    }
+}
+
+/// Settings of a relay; the defaults suit one service.
+#[derive(Debug, Clone)]
+pub struct RelayOptions {
+    /// A name for people, such as the host and process id.
+    pub name: String,
+    /// The lane of the outbox that it reads. 0.
+    pub lane: i16,
+    /// The topic exchange that it publishes to. `amends`.
+    pub exchange: String,
+    /// `CloudEvents` source of its messages. `amends`.
+    pub source: String,
+    /// What is declared at every connection. The exchange only.
+    pub topology: Topology,
+    /// Which order is kept within a key. Strict.
+    pub ordering: Ordering,
+    /// A relay that has not renewed for this long has lost its lane. 10 s.
+    pub lease: Duration,
+    /// How many messages it reads at once. 2 000.
+    pub page: usize,
+    /// How many messages it publishes before it waits for their confirms. 500.
+    pub wave: usize,
+    /// How long the broker may take to confirm a wave. 30 s.
+    pub confirm_deadline: Duration,
+    /// A message that the broker has refused this often is parked. 10.
+    pub most_attempts: i32,
+    /// How often it looks for messages when there are none. 100 ms.
+    pub poll: Duration,
+}
+
+impl Default for RelayOptions {
+    fn default() -> Self {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "relay".into());
+        Self {
+            name: format!("{host}:{}", std::process::id()),
+            lane: 0,
+            exchange: "amends".into(),
+            source: "amends".into(),
+            topology: Topology { exchanges: vec!["amends".into()], queues: Vec::new() },
+            ordering: Ordering::Strict,
+            lease: Duration::from_secs(10),
+            page: 2000,
+            wave: 500,
+            confirm_deadline: Duration::from_secs(30),
+            most_attempts: 10,
+            poll: Duration::from_millis(100),
+        }
+    }
+}
+
+/// The longest pause before a new connection is tried.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Relay {
+    /// A relay from a database to a broker.
+    pub fn new(pool: PgPool, url: AmqpUrl, options: RelayOptions) -> Self {
+        Self { pool, url, id: Uuid::now_v7(), options, state: Arc::default() }
+    }
+
+    /// What it is doing, for health checks.
+    pub fn state(&self) -> Arc<RelayState> {
+        Arc::clone(&self.state)
+    }
+
+    /// Runs until `shutdown`, through every failure of the broker and of the database: it backs off, connects anew and
+    /// goes on from the cursor. What had no confirm by then is published again.
+    pub async fn run(&self, shutdown: CancellationToken) {
+        let mut pause = Duration::from_millis(100);
+        while !shutdown.is_cancelled() {
+            let session = self.session(&shutdown).await;
+            self.state.connected.store(false, Atomic::Relaxed);
+            self.set_active(false);
+            match session {
+                Ok(()) => return,
+                Err((error, did_work)) => {
+                    if did_work {
+                        pause = Duration::from_millis(100);
+                    }
+                    tracing::warn!(%error, retry_in = ?pause, "the relay's session ended; connecting anew");
+                    metrics::counter!(telemetry::RECONNECTS).increment(1);
+                }
+            }
+            tokio::select! {
+                () = sleep(pause.mul_f64(jitter())) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// One connection to the broker and one to the database. The broker comes first: a relay that cannot publish must not
+    /// hold the lane.
+    async fn session(&self, shutdown: &CancellationToken) -> Result<(), (RelayError, bool)> {
+        let connection = broker::connect(&self.url, &self.options.name).await.map_err(|error| (error, false))?;
+        self.state.connected.store(true, Atomic::Relaxed);
+        let result = self.work(&connection, shutdown).await;
+        broker::close(&connection).await;
+        result
+    }
+
+    async fn work(
+        &self,
+        connection: &lapin::Connection,
+        shutdown: &CancellationToken,
+    ) -> Result<(), (RelayError, bool)> {
+        let early = |error: RelayError| (error, false);
+        let channels = [
+            broker::confirmed_channel(connection).await.map_err(early)?,
+            broker::confirmed_channel(connection).await.map_err(early)?,
+        ];
+        self.options.topology.declare(&channels[0]).await.map_err(early)?;
+        let Some(mut lane) = self.acquire(connection, shutdown).await.map_err(early)? else { return Ok(()) };
+        self.set_active(true);
+        let result = pump::run(&mut lane, connection, &channels, &self.options, shutdown).await;
+        // A lane that was lost is not ours to release; otherwise the standby need not wait.
+        if let Err(error) = lane.release().await {
+            tracing::warn!(%error, "cannot release the lane; a standby takes it when the lease has run out");
+        }
+        result.map_err(|error| (error, true))
+    }
+
+    /// Stands by until the lane is free; `None` at shutdown.
+    async fn acquire(
+        &self,
+        connection: &lapin::Connection,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Lane>, RelayError> {
+        let options = &self.options;
+        loop {
+            let lane = Lane::acquire(&self.pool, options.lane, self.id, &options.name, options.lease).await?;
+            if lane.is_some() {
+                return Ok(lane);
+            }
+            if !connection.status().connected() {
+                return Err(RelayError::Deadline { what: "heartbeat", limit: options.lease });
+            }
+            tokio::select! {
+                () = sleep((options.lease / 10).mul_f64(jitter())) => {}
+                () = shutdown.cancelled() => return Ok(None),
+            }
+        }
+    }
+
+    fn set_active(&self, active: bool) {
+        self.state.active.store(active, Atomic::Relaxed);
+        metrics::gauge!(telemetry::ACTIVE).set(f64::from(u8::from(active)));
+    }
+}
+
+/// Between a half and one, so that relays which failed together do not come back together.
+fn jitter() -> f64 {
+    0.5 + fastrand::f64() / 2.0
+}

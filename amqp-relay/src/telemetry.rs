@@ -1,0 +1,22 @@
+//! The names of all metrics of the relay and the consumers.
+
+/// Messages that the broker has taken.
+pub const PUBLISHED: &str = "amends_relay_published_total";
+/// Messages that the broker refused, by `verdict`.
+pub const REFUSED: &str = "amends_relay_refused_total";
+/// Seconds from the commit of a message's row, or nearly, to its confirm.
+pub const DELAY_SECONDS: &str = "amends_relay_delay_seconds";
+/// Connections to the broker that had to be made anew.
+pub const RECONNECTS: &str = "amends_relay_reconnects_total";
+/// 1 while this relay reads the lane, else 0.
+pub const ACTIVE: &str = "amends_relay_active";
+/// Messages not published yet, by `lane`.
+pub const LAG_ROWS: &str = "amends_outbox_lag_rows";
+/// Age of the oldest message that is not published yet, by `lane`.
+pub const LAG_SECONDS: &str = "amends_outbox_lag_seconds";
+/// Messages held because the broker refused them or one before them, by `lane`.
+pub const HELD: &str = "amends_outbox_held";
+/// Keys that wait for an operator, by `lane`.
+pub const PARKED: &str = "amends_outbox_parked";
+/// Messages that a consumer has handled, by `consumer` and `result`.
+pub const HANDLED: &str = "amends_consumer_handled_total";
