@@ -1,0 +1,130 @@
+//! `amends-relay`: publishes the outbox, applies the migrations, says how things stand.
+
+mod http;
+mod settings;
+mod status;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use amends_relay::{Relay, RelayOptions};
+use clap::{Parser, Subcommand};
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use settings::{Flags, Settings};
+
+/// The outbox relay of amends.
+#[derive(Debug, Parser)]
+#[command(name = "amends-relay", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+enum Command {
+    /// Publishes the outbox to RabbitMQ. Of several, one works and the others stand by.
+    Run,
+    /// Applies the SQL migrations; changes nothing where they are applied.
+    Migrate,
+    /// Shows sagas, workers, lag, held and parked messages.
+    Status,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=warn,sqlx=warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match start(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("amends-relay: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every problem is one line that names the thing and the mend; none of them holds a password.
+async fn start(cli: Cli) -> Result<(), String> {
+    let settings = Settings::load(&cli.flags)?;
+    match cli.command {
+        Command::Run => run(settings).await,
+        Command::Migrate => migrate(&settings).await,
+        Command::Status => {
+            let pool = checked_pool(&settings).await?;
+            let overview = amends_postgres::status::overview(&pool).await.map_err(|error| error.to_string())?;
+            print!("{}", status::table(&overview));
+            Ok(())
+        }
+    }
+}
+
+async fn run(settings: Settings) -> Result<(), String> {
+    let url = settings.amqp_url()?;
+    let pool = checked_pool(&settings).await?;
+    let options: RelayOptions = settings.relay_options();
+    let relay = Relay::new(pool.clone(), url.clone(), options);
+    let shutdown = CancellationToken::new();
+    stop_on_signal(&shutdown)?;
+    let served = http::serve(&settings.listen, pool, relay.state(), shutdown.clone()).await?;
+    tracing::info!(http = %served, broker = %url, "the relay starts");
+    relay.run(shutdown).await;
+    tracing::info!("the relay has stopped");
+    Ok(())
+}
+
+async fn migrate(settings: &Settings) -> Result<(), String> {
+    let pool = pool(settings).await?;
+    amends_migrations::migrator().run(&pool).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::VersionMissing(version) => format!(
+            "the database has migration {version}, which this program does not know; it belongs to a newer amends: update the program"
+        ),
+        error => format!("cannot apply the migrations: {error}; the role needs CREATE on the database, or owns the schema amends"),
+    })?;
+    println!("the schema amends is of version {}", amends_migrations::LATEST);
+    Ok(())
+}
+
+async fn pool(settings: &Settings) -> Result<PgPool, String> {
+    let options = settings.database()?;
+    let place = format!(
+        "{}:{}, database {}",
+        options.get_host(),
+        options.get_port(),
+        options.get_database().unwrap_or("(default)")
+    );
+    PgPoolOptions::new()
+        .max_connections(4)
+        .acquire_timeout(Duration::from_secs(10))
+        .connect_with(options)
+        .await
+        .map_err(|error| {
+            format!("cannot connect to PostgreSQL at {place}: {error}; check DATABASE_URL or --database-url")
+        })
+}
+
+async fn checked_pool(settings: &Settings) -> Result<PgPool, String> {
+    let pool = pool(settings).await?;
+    amends_postgres::schema::check(&pool).await.map_err(|error| error.to_string())?;
+    Ok(pool)
+}
+
+/// Ctrl-C and SIGTERM finish what is under way; the lane is given back.
+fn stop_on_signal(shutdown: &CancellationToken) -> Result<(), String> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut stream = signal(kind).map_err(|error| format!("cannot listen for signals: {error}"))?;
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            stream.recv().await;
+            shutdown.cancel();
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Settings, from the strongest to the weakest: flags, environment, TOML file, defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use amends_relay::{AmqpUrl, Ordering, QueueTopology, RelayOptions, Topology};
+use clap::Args;
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+use sqlx::postgres::PgConnectOptions;
+
+/// Flags of all commands. What is not given comes from the environment, the file or the defaults.
+#[derive(Debug, Args, Serialize)]
+pub(crate) struct Flags {
+    /// A TOML file with settings.
+    #[arg(long, global = true, env = "AMENDS_CONFIG")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+    /// The PostgreSQL database with the outbox. [env: DATABASE_URL]
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database_url: Option<String>,
+    /// The RabbitMQ broker. [env: AMQP_URL]
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amqp_url: Option<String>,
+    /// The topic exchange that is published to.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exchange: Option<String>,
+    /// The address of /healthz, /readyz and /metrics; port 0 takes a free one.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listen: Option<String>,
+    /// A name for people.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    /// `strict`: one unconfirmed message a key. `pipelined`: faster for few keys, order may break on a refusal.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ordering: Option<String>,
+    /// Seconds without a renewal after which a standby takes over.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_seconds: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    database_url: Option<String>,
+    amqp_url: Option<String>,
+    exchange: String,
+    pub(crate) listen: String,
+    name: String,
+    ordering: Ordering,
+    lease_seconds: u64,
+    /// Declare the exchange and the queues at every connection.
+    declare: bool,
+    /// What `declare` declares beside the exchange.
+    queues: Vec<QueueTopology>,
+    source: String,
+    lane: i16,
+    page: usize,
+    wave: usize,
+    confirm_seconds: u64,
+    most_attempts: i32,
+    poll_millis: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let options = RelayOptions::default();
+        Self {
+            database_url: None,
+            amqp_url: None,
+            exchange: options.exchange,
+            listen: "127.0.0.1:9464".into(),
+            name: options.name,
+            ordering: options.ordering,
+            lease_seconds: options.lease.as_secs(),
+            declare: true,
+            queues: Vec::new(),
+            source: options.source,
+            lane: options.lane,
+            page: options.page,
+            wave: options.wave,
+            confirm_seconds: options.confirm_deadline.as_secs(),
+            most_attempts: options.most_attempts,
+            poll_millis: options.poll.as_millis() as u64,
+        }
+    }
+}
+
+impl Settings {
+    pub(crate) fn load(flags: &Flags) -> Result<Self, String> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        if let Some(file) = &flags.config {
+            if !file.is_file() {
+                return Err(format!("there is no configuration file {}; check --config", file.display()));
+            }
+            figment = figment.merge(Toml::file_exact(file));
+        }
+        let settings: Self = figment
+            .merge(Env::raw().only(&["DATABASE_URL", "AMQP_URL"]))
+            .merge(Env::prefixed("AMENDS_").ignore(&["CONFIG"]))
+            .merge(Serialized::defaults(flags))
+            .extract()
+            .map_err(|error| describe(&error))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("lease_seconds", self.lease_seconds),
+            ("page", self.page as u64),
+            ("wave", self.wave as u64),
+            ("confirm_seconds", self.confirm_seconds),
+            ("poll_millis", self.poll_millis),
+        ];
+        match positive.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(format!("`{key}` must be greater than 0")),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn database(&self) -> Result<PgConnectOptions, String> {
+        let url = self.database_url.as_deref().ok_or("no database: set DATABASE_URL or --database-url")?;
+        // The parser's own error may quote the URL with its password.
+        url.parse().map_err(|_| {
+            "the database URL is not valid; it looks like postgres://user:password@host:5432/database".to_owned()
+        })
+    }
+
+    pub(crate) fn amqp_url(&self) -> Result<AmqpUrl, String> {
+        let url = self.amqp_url.as_deref().ok_or("no broker: set AMQP_URL or --amqp-url")?;
+        url.parse().map_err(|error: amends_relay::RelayError| error.to_string())
+    }
+
+    pub(crate) fn relay_options(&self) -> RelayOptions {
+        let topology = if self.declare {
+            Topology { exchanges: vec![self.exchange.clone()], queues: self.queues.clone() }
+        } else {
+            Topology::default()
+        };
+        RelayOptions {
+            name: self.name.clone(),
+            lane: self.lane,
+            exchange: self.exchange.clone(),
+            source: self.source.clone(),
+            topology,
+            ordering: self.ordering,
+            lease: Duration::from_secs(self.lease_seconds),
+            page: self.page,
+            wave: self.wave,
+            confirm_deadline: Duration::from_secs(self.confirm_seconds),
+            most_attempts: self.most_attempts,
+            poll: Duration::from_millis(self.poll_millis),
+        }
+    }
+}
+
+/// One line a mistake; values are left out, since one of them may be a password.
+fn describe(error: &figment::Error) -> String {
+    use figment::error::Kind;
+    let problems = error.clone().into_iter().map(|error| {
+        let place = error.metadata.as_ref().map(|metadata| format!(" (in {})", metadata.name)).unwrap_or_default();
+        let key = error.path.join(".");
+        match error.kind {
+            Kind::UnknownField(field, known) => {
+                format!("there is no setting `{field}`{place}; the settings are: {}", known.join(", "))
+            }
+            Kind::InvalidType(_, expected) => format!("`{key}` must be {expected}{place}"),
+            Kind::InvalidValue(_, expected) => format!("`{key}` must be {expected}{place}"),
+            Kind::UnknownVariant(_, known) => format!("`{key}` must be one of {}{place}", known.join(", ")),
+            Kind::Message(text) if key.is_empty() => format!("{}{place}", text.lines().next().unwrap_or_default()),
+            _ => format!("`{key}` cannot be read{place}"),
+        }
+    });
+    problems.collect::<Vec<_>>().join("; ")
+}
