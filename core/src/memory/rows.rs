@@ -52,11 +52,7 @@ impl Rows {
     pub(super) fn existing(&self, saga: &NewSaga) -> Result<Option<SagaId>, Error> {
         let Some(key) = &saga.key else { return Ok(None) };
         let Some(existing) = self.keys.get(&(saga.name.clone(), key.clone())) else { return Ok(None) };
-        let same = self.sagas.get(existing).is_none_or(|row| same_json(&row.saga, saga));
-        if same {
-            return Ok(Some(*existing));
-        }
-        Err(Error::KeyConflict { name: saga.name.clone(), key: key.clone(), existing: *existing })
+        self.sagas.get(existing).map(|row| same_start(&row.saga, saga)).transpose()
     }
 
     pub(super) fn start(&mut self, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
@@ -177,6 +173,15 @@ fn is_due(row: &SagaRow, now: DateTime<Utc>) -> bool {
 
 fn is_registered(row: &SagaRow, claim: &Claim) -> bool {
     claim.registered.iter().any(|(name, version)| *name == row.saga.name && *version == row.saga.version)
+}
+
+/// The earlier saga, if it may be taken for the one that is to be started with the same key.
+pub(super) fn same_start(earlier: &NewSaga, saga: &NewSaga) -> Result<SagaId, Error> {
+    if same_json(earlier, saga) { Ok(earlier.id) } else { Err(conflict(saga, earlier.id)) }
+}
+
+pub(super) fn conflict(saga: &NewSaga, existing: SagaId) -> Error {
+    Error::KeyConflict { name: saga.name.clone(), key: saga.key.clone().unwrap_or_default(), existing }
 }
 
 /// Inputs are compared as values, as `jsonb` would: white space and the order of fields do not matter.

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
 use crate::memory::MemoryStore;
+use crate::memory::rows::{conflict, same_start};
 use crate::message::OutboxMessage;
 use crate::store::{Append, Appended, NewSaga, Started, StepTransaction};
 use crate::{Error, StoreError};
@@ -23,8 +24,8 @@ impl MemoryConn {
     pub(super) fn stage(&mut self, saga: NewSaga) -> Result<Started, Error> {
         let earlier =
             self.staged.iter().find(|other| saga.key.is_some() && (&other.name, &other.key) == (&saga.name, &saga.key));
-        if let Some(existing) = earlier.map(|other| other.id) {
-            return Ok(Started::Existing(existing));
+        if let Some(earlier) = earlier {
+            return same_start(earlier, &saga).map(Started::Existing);
         }
         if let Some(existing) = self.store.rows().existing(&saga)? {
             return Ok(Started::Existing(existing));
@@ -41,7 +42,9 @@ impl MemoryConn {
     pub fn commit(self) -> Result<(), Error> {
         let mut rows = self.store.rows();
         for saga in &self.staged {
-            rows.existing(saga)?;
+            if let Some(existing) = rows.existing(saga)? {
+                return Err(conflict(saga, existing));
+            }
         }
         self.staged.into_iter().try_for_each(|saga| rows.start(saga, None).map(drop))
     }

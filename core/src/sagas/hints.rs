@@ -53,7 +53,8 @@ impl<S: WorkerStore> Hints<S> {
     /// A place in this process's worker, if it has one and runs sagas of this kind.
     pub(crate) fn place(&self, kind: &(String, u32)) -> Option<(Arc<Crew<S>>, OwnedSemaphorePermit)> {
         let crew = self.lock().crew.clone()?;
-        if !crew.kinds.contains_key(kind)
+        if crew.stop.is_cancelled()
+            || !crew.kinds.contains_key(kind)
             || crew.permits.available_permits() <= crew.options.reserved_for_compensation()
         {
             return None;

@@ -18,7 +18,7 @@ use crate::message::OutboxMessage;
 use crate::saga::{Capability, Data, StepFuture};
 use crate::store::{StepTransaction, Store};
 use crate::worker::Kind;
-use crate::{Call, Json, SagaId, StepError, sanitize, telemetry};
+use crate::{Call, Json, RetryPolicy, SagaId, StepError, sanitize, telemetry};
 
 /// Which body of a step runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,9 @@ enum Problem {
 /// After a timeout the session is dead; the body gets this long to notice before it is dropped.
 const GRACE_AFTER_INTERRUPT: Duration = Duration::from_secs(5);
 
+/// What is longer, such as `Duration::MAX`, could not be added to a time.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// `None` means that the worker stops and nothing may be recorded.
 pub(super) async fn run<S: Store>(run: Run<S>) -> Option<Finished<S::Tx>> {
     let definition = &run.kind.definition;
@@ -89,10 +92,11 @@ impl<S: Store> Run<S> {
 
     fn timeout(&self) -> Duration {
         let step = &self.kind.definition.steps[self.attempt.step];
-        match (self.phase, &step.compensation) {
+        let timeout = match (self.phase, &step.compensation) {
             (Phase::Undo, Some(compensation)) => compensation.timeout,
             _ => step.timeout,
-        }
+        };
+        timeout.min(LONGEST)
     }
 
     fn body<'a>(&'a self, capability: Capability<'a, S::Tx>) -> StepFuture<'a> {
@@ -196,8 +200,10 @@ pub(super) fn failure(step: &Step, phase: Phase, attempt: u32, cause: Cause, err
     };
     let retry_in = match cause {
         Cause::Data => None,
-        _ => policy.pause_after(attempt, fastrand::f64()),
+        _ => RetryPolicy { longest: policy.longest.min(LONGEST), ..policy }.pause_after(attempt, fastrand::f64()),
     };
+    // In whole milliseconds, as it is recorded.
+    let retry_in = retry_in.map(|pause| Duration::from_millis(pause.as_millis() as u64));
     Failure { attempt, cause, error: sanitize(error), retry_in }
 }
 

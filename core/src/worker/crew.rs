@@ -10,8 +10,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::store::{Loaded, WorkerStore};
+use crate::event::Event;
+use crate::store::{Append, Appended, Head, Loaded, WorkerStore};
 use crate::worker::drive::Drive;
+use crate::worker::insist::insist;
 use crate::worker::{Kind, Kinds, WorkerOptions};
 use crate::{SagaId, StoreError, WorkerId};
 
@@ -101,7 +103,7 @@ impl<S: WorkerStore> Crew<S> {
             if let Some(loaded) = mine.take() {
                 if let Err(error) = self.drive_once(loaded, &nudge).await {
                     tracing::error!(%saga, %error, "cannot drive the saga now");
-                    self.insist_on_release(saga, PAUSE_AFTER_ERROR).await;
+                    self.abandon(saga).await;
                 }
             }
             if self.stop.is_cancelled() || self.is_at_rest(saga) {
@@ -128,7 +130,8 @@ impl<S: WorkerStore> Crew<S> {
             }
             kind => {
                 self.complain(&loaded, kind.map(|kind| &**kind));
-                self.store.release(self.worker, &[(loaded.id, Some(PAUSE_FOREIGN))]).await
+                self.insist_on_release(loaded.id, PAUSE_FOREIGN).await;
+                Ok(())
             }
         }
     }
@@ -153,6 +156,38 @@ impl<S: WorkerStore> Crew<S> {
             _ => {
                 driven.remove(&saga);
                 true
+            }
+        }
+    }
+
+    /// What was under way is lost without a record, as if the worker had died, so its journal says the same.
+    async fn abandon(&self, saga: SagaId) {
+        match insist(self.stop.clone(), || self.adopt_from_itself(saga)).await {
+            Ok(()) | Err(StoreError::Unavailable(_)) => {}
+            Err(error) => {
+                tracing::error!(%saga, %error, "nothing can be written to the saga's journal");
+                self.insist_on_release(saga, PAUSE_AFTER_ERROR).await;
+            }
+        }
+    }
+
+    async fn adopt_from_itself(&self, saga: SagaId) -> Result<(), StoreError> {
+        loop {
+            let Some(loaded) = self.store.load(saga).await? else { return Ok(()) };
+            if loaded.owner != Some(self.worker) {
+                return Ok(());
+            }
+            let append = Append {
+                saga,
+                seq: loaded.fold().seq + 1,
+                writer: self.worker,
+                nonce: self.nonce(),
+                events: vec![Event::Adopted { by: self.worker }],
+                head: Some(Head { status: loaded.status, wake_in: Some(PAUSE_AFTER_ERROR), release: true }),
+                outbox: Vec::new(),
+            };
+            if let Appended::Done(_) = self.store.append(append).await? {
+                return Ok(());
             }
         }
     }

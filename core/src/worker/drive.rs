@@ -20,6 +20,7 @@ use crate::state::State;
 use crate::store::{Append, Appended, Loaded, Status, StepTransaction, WorkerStore};
 use crate::worker::attempt::{self, Finished, Phase, Run};
 use crate::worker::clock::Clock;
+use crate::worker::insist::insist;
 use crate::worker::plan::{Circumstances, Plan, WORTH_WAITING, pause, plan};
 use crate::worker::{Crew, Kind};
 use crate::{SagaId, StoreError, telemetry};
@@ -110,7 +111,7 @@ impl<S: WorkerStore> Drive<S> {
 
     /// Starts every attempt that is due and not under way. Nothing is undone while a forward attempt is under way.
     fn launch(&mut self, actions: &[Action]) {
-        let forward_flying = self.flying.iter().any(|(_, phase)| *phase == Phase::Forward);
+        let forward_flying = self.forward_flying();
         for action in actions {
             let (attempt, phase) = match action {
                 Action::Run(attempt) => (*attempt, Phase::Forward),
@@ -122,6 +123,10 @@ impl<S: WorkerStore> Drive<S> {
                 self.start(attempt, phase);
             }
         }
+    }
+
+    fn forward_flying(&self) -> bool {
+        self.flying.iter().any(|(_, phase)| *phase == Phase::Forward)
     }
 
     fn start(&mut self, attempt: Attempt, phase: Phase) {
@@ -150,7 +155,11 @@ impl<S: WorkerStore> Drive<S> {
     fn next_due(&self, actions: &[Action]) -> Option<Instant> {
         let waits = actions.iter().filter_map(|action| match action {
             Action::Run(attempt) if !self.flying.contains(&(attempt.step, Phase::Forward)) => attempt.due,
-            Action::Compensate(attempt) if self.flying.is_empty() => attempt.due,
+            Action::Compensate(attempt)
+                if !self.forward_flying() && !self.flying.contains(&(attempt.step, Phase::Undo)) =>
+            {
+                attempt.due
+            }
             _ => None,
         });
         waits.min().map(|due| self.clock.instant_of(due))
@@ -166,8 +175,12 @@ impl<S: WorkerStore> Drive<S> {
             Some(_) if draining => Some(Duration::ZERO),
             Some(_) => Some(pause(actions, self.clock.now()).unwrap_or_default()),
         };
-        self.crew.store.release(self.crew.worker, &[(self.saga, wake_in)]).await?;
-        Ok(Next::LetGo)
+        let (crew, release) = (Arc::clone(&self.crew), [(self.saga, wake_in)]);
+        match insist(crew.stop.clone(), || crew.store.release(crew.worker, &release)).await {
+            // The worker stops: its sagas will be adopted.
+            Ok(()) | Err(StoreError::Unavailable(_)) => Ok(Next::LetGo),
+            Err(error) => Err(error),
+        }
     }
 
     /// Records what has finished. Calls that finished together share an append; a transaction is its own.
@@ -204,6 +217,7 @@ impl<S: WorkerStore> Drive<S> {
                         return Ok(next);
                     }
                 }
+                // A call's outcome is given up only if the worker stops; a transaction's is found out.
                 Err(StoreError::Unavailable(error)) => {
                     tracing::warn!(saga = %self.saga, %error, "no answer to a commit; reading back what it did");
                     return self.reload().await;
@@ -253,13 +267,22 @@ impl<S: WorkerStore> Drive<S> {
                     async move { task.await.unwrap_or_else(|panic| Err(StoreError::Unavailable(Box::new(panic)))) },
                 )
             }
-            None => Box::pin(async move { store.append(append).await }),
+            // The store recognises the repetition of an append by its writer and nonce.
+            None => Box::pin(insist(self.crew.stop.clone(), move || {
+                let (store, append) = (Arc::clone(&store), append.clone());
+                async move { store.append(append).await }
+            })),
         };
-        let mut write = pin!(write);
+        self.meanwhile(write).await
+    }
+
+    /// Waits for the store while what is under way goes on.
+    async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
+        let mut answer = pin!(answer);
         loop {
             tokio::select! {
                 biased;
-                appended = &mut write => return appended,
+                answer = &mut answer => return answer,
                 Some(finished) = self.running.next(), if !self.running.is_empty() => self.landed.extend(finished),
             }
         }
@@ -305,7 +328,12 @@ impl<S: WorkerStore> Drive<S> {
     }
 
     async fn reload(&mut self) -> Result<Next, StoreError> {
-        let Some(loaded) = self.crew.store.load(self.saga).await? else { return Ok(Next::LetGo) };
+        let (crew, saga) = (Arc::clone(&self.crew), self.saga);
+        let loaded = match self.meanwhile(insist(crew.stop.clone(), || crew.store.load(saga))).await {
+            Err(StoreError::Unavailable(_)) => return Ok(Next::LetGo),
+            loaded => loaded?,
+        };
+        let Some(loaded) = loaded else { return Ok(Next::LetGo) };
         if loaded.owner != Some(self.crew.worker) {
             tracing::info!(saga = %self.saga, "somebody else has this saga now");
             return Ok(Next::LetGo);

@@ -4,6 +4,7 @@ mod attempt;
 mod clock;
 mod crew;
 mod drive;
+mod insist;
 mod options;
 mod plan;
 mod watch;
@@ -12,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::definition::Definition;
@@ -34,7 +35,12 @@ pub(crate) struct Kind<T> {
 /// Registered sagas by name and version.
 pub(crate) type Kinds<T> = HashMap<(String, u32), Arc<Kind<T>>>;
 
+/// A worker that lost its lease, as in an outage of the database, tries this often to begin anew.
+const REGISTER_EVERY: Duration = Duration::from_secs(1);
+
 /// Runs one life of a worker after another until `shutdown`: one that was declared dead starts anew.
+///
+/// Dropping the future is like the death of the process: its tasks stop, and others adopt its sagas.
 pub(crate) async fn run<S: WorkerStore>(
     store: Arc<S>,
     kinds: Arc<Kinds<S::Tx>>,
@@ -42,9 +48,21 @@ pub(crate) async fn run<S: WorkerStore>(
     options: WorkerOptions,
     shutdown: CancellationToken,
 ) -> Result<(), StoreError> {
+    let mut first = true;
     while !shutdown.is_cancelled() {
         let crew = Arc::new(Crew::new(Arc::clone(&store), Arc::clone(&kinds), WorkerId::new(), options.clone()));
-        store.register(crew.worker, &crew.options.name, crew.options.lease).await?;
+        match store.register(crew.worker, &crew.options.name, crew.options.lease).await {
+            Ok(()) => first = false,
+            Err(error) if first => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "cannot register the worker again; trying on");
+                tokio::select! {
+                    () = sleep(REGISTER_EVERY) => continue,
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            }
+        }
+        let _stops_when_dropped = crew.stop.clone().drop_guard();
         tracing::info!(worker = %crew.worker, name = crew.options.name, "worker started");
         hints.set_crew(Some(Arc::clone(&crew)));
         let keeper = tokio::spawn(watch::keep_lease(Arc::clone(&crew)));
@@ -101,24 +119,37 @@ async fn claim<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, pace: &mut
         hints: hints.due_probes(now),
         sweep: pace.is_sweep(now),
     };
-    let mut found = crew.store.claim(claim.clone()).await?;
+    // Adoption comes first: under load the claim fills every place.
+    let adopted = if claim.forward_limit > 0 && pace.is_adoption(now) { adopt(crew, &claim, pace).await } else { 0 };
+    claim.limit -= adopted.min(claim.limit);
+    claim.forward_limit -= adopted.min(claim.forward_limit);
+    let found = crew.store.claim(claim.clone()).await?;
     pace.wants_more = found.len() >= claim.forward_limit;
-    if pace.is_adoption(now) && found.len() < limit {
-        claim.limit = limit - found.len();
-        let adopted = crew.store.adopt(claim).await?;
-        if !adopted.is_empty() {
-            tracing::info!(sagas = adopted.len(), "adopted sagas of a dead worker");
-            metrics::counter!(crate::telemetry::ADOPTED).increment(adopted.len() as u64);
-            pace.adopt_again();
-        }
-        found.extend(adopted);
-    }
     hints.found(found.iter().map(|loaded| loaded.id));
-    let count = found.len();
+    let count = found.len() + adopted;
     for loaded in found {
         crew.drive(loaded);
     }
     Ok(count)
+}
+
+/// Orphans take the places of sagas that go forward, also those that compensate: the others stay reserved.
+async fn adopt<S: WorkerStore>(crew: &Arc<Crew<S>>, claim: &Claim, pace: &mut Pace) -> usize {
+    let adopted = match crew.store.adopt(Claim { limit: claim.forward_limit, ..claim.clone() }).await {
+        Ok(adopted) => adopted,
+        Err(error) => {
+            tracing::warn!(%error, "cannot adopt sagas; trying again");
+            return 0;
+        }
+    };
+    let count = adopted.len();
+    if count > 0 {
+        tracing::info!(sagas = count, "adopted sagas of a dead worker");
+        metrics::counter!(crate::telemetry::ADOPTED).increment(count as u64);
+        pace.adopt_again();
+    }
+    adopted.into_iter().for_each(|loaded| crew.drive(loaded));
+    count
 }
 
 /// When to look for what.
