@@ -40,7 +40,7 @@ impl Child {
         name: &str,
         program: &Path,
         args: &[String],
-        env: &[(&str, &str)],
+        env: &[(&str, String)],
         log: &Path,
     ) -> Result<Self, Failure> {
         let failed = |error| format!("cannot start {name} ({}): {error}", program.display());
@@ -52,7 +52,7 @@ impl Child {
             .args(["-c", KEEPER, "sh"])
             .arg(program)
             .args(args)
-            .envs(env.iter().copied())
+            .envs(env.iter().map(|(name, value)| (*name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

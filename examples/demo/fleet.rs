@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use amends_relay::telemetry::HANDLED;
 use futures_util::future::join_all;
 use shop::service::Failure;
 use tokio::process::Command;
@@ -40,6 +41,7 @@ struct Post {
     binary: &'static str,
     port: u16,
     args: Vec<String>,
+    env: [(&'static str, String); 2],
     child: Option<Child>,
 }
 
@@ -70,29 +72,23 @@ impl Fleet {
         for role in Role::ALL {
             let port = if role == Role::Payments { payments } else { free_port()? };
             let listen = format!("127.0.0.1:{port}");
-            let (binary, args) = match role {
-                Role::Payments => (
-                    "payments",
-                    vec![("listen", listen), ("database", world.url("payments")), ("seed", seed.to_string())],
-                ),
+            let (binary, database, args) = match role {
+                Role::Payments => ("payments", "payments", vec![format!("--seed={seed}")]),
                 Role::Warehouse => {
-                    let (amqp, exchange) = (world.amqp_url.clone(), world.name.clone());
-                    let args = vec![("amqp", amqp), ("exchange", exchange), ("queue", world.queue())];
-                    ("warehouse", [args, vec![("listen", listen), ("database", world.url("warehouse"))]].concat())
+                    let args = [format!("--exchange={}", world.name), format!("--queue={}", world.queue())];
+                    ("warehouse", "warehouse", args.to_vec())
                 }
                 Role::RelayA | Role::RelayB => {
-                    let (amqp, exchange) = (world.amqp_url.clone(), world.name.clone());
-                    let args = vec![("amqp-url", amqp), ("exchange", exchange), ("database-url", world.url("orders"))];
-                    ("amends-relay", [args, vec![("listen", listen)]].concat())
+                    ("amends-relay", "orders", vec!["run".to_owned(), format!("--exchange={}", world.name)])
                 }
                 Role::OrdersA | Role::OrdersB => {
-                    let payments = format!("http://127.0.0.1:{payments}");
-                    ("orders", vec![("listen", listen), ("database", world.url("orders")), ("payments", payments)])
+                    ("orders", "orders", vec![format!("--payments=http://127.0.0.1:{payments}")])
                 }
             };
-            let flags = args.into_iter().map(|(flag, value)| format!("--{flag}={value}"));
-            let run = (binary == "amends-relay").then(|| "run".to_owned());
-            posts.push(Post { role, binary, port, args: run.into_iter().chain(flags).collect(), child: None });
+            let args = args.into_iter().chain([format!("--listen={listen}")]).collect();
+            // In the environment, since anybody may read the arguments of a process.
+            let env = [("DATABASE_URL", world.url(database)), ("AMQP_URL", world.amqp_url.clone())];
+            posts.push(Post { role, binary, port, args, env, child: None });
         }
         Ok(Self {
             posts,
@@ -115,7 +111,8 @@ impl Fleet {
         let relay = sibling("amends-relay")?;
         for url in &self.migrated {
             let output = Command::new(&relay)
-                .args(["migrate", &format!("--database-url={url}")])
+                .arg("migrate")
+                .env("DATABASE_URL", url)
                 .output()
                 .await
                 .map_err(|error| format!("cannot run {}: {error}", relay.display()))?;
@@ -131,7 +128,7 @@ impl Fleet {
     pub(crate) async fn start_one(&mut self, role: Role) -> Result<(), Failure> {
         let log = self.logs.join(format!("{}.log", role.name()));
         let post = self.post(role);
-        let mut child = Child::spawn(role.name(), &sibling(post.binary)?, &post.args, &[], &log).await?;
+        let mut child = Child::spawn(role.name(), &sibling(post.binary)?, &post.args, &post.env, &log).await?;
         let path = if post.binary == "amends-relay" { "healthz" } else { "health" };
         let url = format!("http://127.0.0.1:{}/{path}", post.port);
         let begun = Instant::now();
@@ -172,6 +169,14 @@ impl Fleet {
     pub(crate) fn order_urls(&self) -> Vec<String> {
         let orders = self.posts.iter().filter(|post| post.binary == "orders");
         orders.map(|post| format!("http://127.0.0.1:{}", post.port)).collect()
+    }
+
+    /// What the warehouse counts: copies of events that it had handled before.
+    pub(crate) async fn duplicates(&mut self) -> Result<u64, Failure> {
+        let url = format!("http://127.0.0.1:{}/metrics", self.post(Role::Warehouse).port);
+        let metrics = reqwest::get(url).await?.error_for_status()?.text().await?;
+        let counts = metrics.lines().filter(|line| line.starts_with(HANDLED) && line.contains("duplicate"));
+        Ok(counts.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
     }
 
     /// Asks all to end and waits until they have.

@@ -31,7 +31,6 @@ pub(crate) struct Ledgers {
     /// What the warehouse has set aside, as far as it has heard.
     pub(crate) set_aside: BTreeMap<String, i64>,
     pub(crate) last_heard: HashMap<String, i64>,
-    pub(crate) duplicates: i64,
 }
 
 #[derive(Debug, Clone, FromRow)]
@@ -173,8 +172,6 @@ impl Ledgers {
         self.set_aside = set_aside.into_iter().collect();
         let last: Vec<(String, i64)> = sqlx::query_as("select key, version from last_heard").fetch_all(pool).await?;
         self.last_heard = last.into_iter().collect();
-        self.duplicates =
-            sqlx::query_scalar("select coalesce(sum(copies), 0)::bigint from duplicate").fetch_one(pool).await?;
         Ok(())
     }
 }

@@ -112,9 +112,11 @@ async fn run(args: &Args, world: &World, fleet: &mut Fleet, started: Instant) ->
     let (placed, chaos, ()) = tokio::try_join!(placing.run(), chaos, progress.follow(world, &placing))?;
     fleet.check()?;
 
+    let duplicates = fleet.duplicates().await?;
     let ledgers = Ledgers::read(world).await?;
     let recovery = chaos.recovery(world).await?;
     let findings = audit::audit(&placed, &ledgers);
-    summary::print(args.seed, &ledgers, &findings, &recovery, started.elapsed());
+    summary::print(&ledgers, &findings, duplicates, &recovery);
+    println!("  seed {}, {:.1} s in all", args.seed, started.elapsed().as_secs_f64());
     Ok(findings.iter().all(audit::Finding::holds))
 }

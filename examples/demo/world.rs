@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use shop::service::Failure;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, PgPool};
@@ -33,6 +34,7 @@ pub(crate) struct World {
     /// Where `RabbitMQ` is.
     pub(crate) amqp_url: String,
     server: Url,
+    options: PgConnectOptions,
     /// Holds the lock that says that this run is alive.
     admin: tokio::sync::Mutex<PgConnection>,
     logs: PathBuf,
@@ -47,8 +49,8 @@ impl World {
         let server: Url = database_url.parse().map_err(|error| format!("DATABASE_URL is not a URL: {error}"))?;
         let options: PgConnectOptions =
             database_url.parse().map_err(|error| format!("DATABASE_URL names no database: {error}"))?;
+        let options = options.disable_statement_logging();
         let mut admin = options
-            .disable_statement_logging()
             .connect()
             .await
             .map_err(|error| format!("cannot reach the PostgreSQL that DATABASE_URL names: {error}"))?;
@@ -56,7 +58,7 @@ impl World {
         let broker = connect_broker(amqp_url).await?;
         for stale in stale_runs(&mut admin).await? {
             eprintln!("removing what the killed run {stale} left");
-            drop_databases(&mut admin, &stale, "").await?;
+            drop_databases(&options, &stale, "").await?;
             delete_queues(&broker, &stale).await;
         }
         broker.close(200, "done".into()).await?;
@@ -64,7 +66,7 @@ impl World {
         let name = format!("{PREFIX}{:08x}", fastrand::u32(..));
         lock(&mut admin, &name).await?;
         if let Err(error) = create_databases(&mut admin, &name).await {
-            drop_databases(&mut admin, &name, "").await?;
+            drop_databases(&options, &name, "").await?;
             return Err(format!("cannot create the demo's databases: {error}").into());
         }
         let logs = logs_of(&name)?;
@@ -79,6 +81,7 @@ impl World {
             warehouse: warehouse?,
             amqp_url: amqp_url.to_owned(),
             server,
+            options,
             admin: tokio::sync::Mutex::new(admin),
             logs,
             name,
@@ -107,7 +110,7 @@ impl World {
         if let Ok(broker) = &broker {
             delete_queues(broker, &self.name).await;
         }
-        drop_databases(&mut *self.admin.lock().await, &self.name, " with (force)").await?;
+        drop_databases(&self.options, &self.name, " with (force)").await?;
         // The databases went first: a broker that is gone must not leave both behind.
         broker?.close(200, "done".into()).await?;
         Ok(())
@@ -188,12 +191,14 @@ async fn create_databases(admin: &mut PgConnection, run: &str) -> sqlx::Result<(
     Ok(())
 }
 
-async fn drop_databases(admin: &mut PgConnection, run: &str, options: &str) -> sqlx::Result<()> {
-    for service in SERVICES {
+/// All at once, since each waits for a checkpoint.
+async fn drop_databases(server: &PgConnectOptions, run: &str, options: &str) -> sqlx::Result<()> {
+    let drops = SERVICES.map(|service| async move {
+        let mut session = server.connect().await?;
         let drop = format!("drop database if exists {run}_{service}{options}");
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut *admin).await?;
-    }
-    Ok(())
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut session).await
+    });
+    try_join_all(drops).await.map(|_| ())
 }
 
 async fn connect_broker(url: &str) -> Result<lapin::Connection, Failure> {
@@ -219,6 +224,7 @@ async fn delete_queues(broker: &lapin::Connection, run: &str) {
         for exchange in exchanges {
             channel.exchange_delete(exchange.into(), lapin::options::ExchangeDeleteOptions::default()).await?;
         }
+        channel.close(200, "done".into()).await?;
         Ok::<_, lapin::Error>(())
     };
     if let Err(error) = deleted.await {

@@ -1,57 +1,38 @@
 //! The warehouse's ledger: what it heard, in which order, and what it did about it.
 
-use amends::Message;
-use serde::de::DeserializeOwned;
+use amends_relay::{HandlerError, Incoming};
 use shop::events::{OrderCompleted, OrderPlaced, OrderRefused, OrderShipped, StockReleased, StockReserved};
-use shop::service::Failure;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
-/// Takes one event into the ledger, in the transaction that also writes the inbox row.
-pub(crate) async fn record(conn: &mut PgConnection, id: Uuid, name: &str, payload: &[u8]) -> Result<(), Failure> {
-    let (key, version) = match name {
-        OrderPlaced::NAME => {
-            let placed: OrderPlaced = read(payload)?;
-            (placed.order.to_string(), placed.version)
-        }
-        OrderShipped::NAME => {
-            let shipped: OrderShipped = read(payload)?;
-            send(conn, &shipped).await?;
-            (shipped.order.to_string(), shipped.version)
-        }
-        OrderCompleted::NAME => {
-            let completed: OrderCompleted = read(payload)?;
-            (completed.order.to_string(), completed.version)
-        }
-        OrderRefused::NAME => {
-            let refused: OrderRefused = read(payload)?;
-            (refused.order.to_string(), refused.version)
-        }
-        StockReserved::NAME => {
-            let reserved: StockReserved = read(payload)?;
-            set_aside(conn, &reserved.sku, i64::from(reserved.qty)).await?;
-            (reserved.sku, reserved.version)
-        }
-        StockReleased::NAME => {
-            let released: StockReleased = read(payload)?;
-            set_aside(conn, &released.sku, -i64::from(released.qty)).await?;
-            (released.sku, released.version)
-        }
-        other => return Err(format!("the warehouse knows no event `{other}`").into()),
+/// Takes one event into the ledger.
+pub(crate) async fn record(conn: &mut PgConnection, event: &Incoming) -> Result<(), HandlerError> {
+    let (key, version) = if let Some(placed) = event.read::<OrderPlaced>()? {
+        (placed.order.to_string(), placed.version)
+    } else if let Some(shipped) = event.read::<OrderShipped>()? {
+        send(conn, &shipped).await?;
+        (shipped.order.to_string(), shipped.version)
+    } else if let Some(completed) = event.read::<OrderCompleted>()? {
+        (completed.order.to_string(), completed.version)
+    } else if let Some(refused) = event.read::<OrderRefused>()? {
+        (refused.order.to_string(), refused.version)
+    } else if let Some(reserved) = event.read::<StockReserved>()? {
+        set_aside(conn, &reserved.sku, i64::from(reserved.qty)).await?;
+        (reserved.sku, reserved.version)
+    } else if let Some(released) = event.read::<StockReleased>()? {
+        set_aside(conn, &released.sku, -i64::from(released.qty)).await?;
+        (released.sku, released.version)
+    } else {
+        return Err(HandlerError::Reject(format!("the warehouse knows no event `{}`", event.name)));
     };
-    check_order(conn, id, &key, version).await?;
-    sqlx::query("insert into received (message_id, name, key, version) values ($1, $2, $3, $4)")
-        .bind(id)
-        .bind(name)
+    check_order(conn, &event.id, &key, version).await?;
+    sqlx::query("insert into received (message_id, name, key, version) values ($1::uuid, $2, $3, $4)")
+        .bind(&event.id)
+        .bind(&event.name)
         .bind(key)
         .bind(version)
         .execute(conn)
         .await?;
     Ok(())
-}
-
-fn read<M: DeserializeOwned>(payload: &[u8]) -> serde_json::Result<M> {
-    serde_json::from_slice(payload)
 }
 
 async fn send(conn: &mut PgConnection, shipped: &OrderShipped) -> sqlx::Result<()> {
@@ -77,15 +58,15 @@ async fn set_aside(conn: &mut PgConnection, sku: &str, qty: i64) -> sqlx::Result
 }
 
 /// Notes an event that does not come right after the last one of its key.
-async fn check_order(conn: &mut PgConnection, id: Uuid, key: &str, version: i64) -> sqlx::Result<()> {
+async fn check_order(conn: &mut PgConnection, id: &str, key: &str, version: i64) -> sqlx::Result<()> {
     let last: Option<i64> = sqlx::query_scalar("select version from last_heard where key = $1 for update")
         .bind(key)
         .fetch_optional(&mut *conn)
         .await?;
     let expected = last.unwrap_or_default() + 1;
     if version != expected {
-        tracing::warn!(message = %id, key, version, expected, "an event came out of order");
-        sqlx::query("insert into disorder (message_id, key, version, expected) values ($1, $2, $3, $4)")
+        tracing::warn!(message = id, key, version, expected, "an event came out of order");
+        sqlx::query("insert into disorder (message_id, key, version, expected) values ($1::uuid, $2, $3, $4)")
             .bind(id)
             .bind(key)
             .bind(version)
