@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use amends_relay::{Relay, RelayOptions};
 use clap::{Parser, Subcommand};
-use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -37,10 +37,13 @@ enum Command {
     Status,
 }
 
+/// The AMQP client logs every returned message with its payload; ours says the same without it.
+const QUIET: &str = "info,lapin=warn,lapin::returned_messages=off,sqlx=warn";
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,lapin=warn,sqlx=warn"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(QUIET));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match start(cli).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,14 +103,13 @@ async fn pool(settings: &Settings) -> Result<PgPool, String> {
         options.get_port(),
         options.get_database().unwrap_or("(default)")
     );
-    PgPoolOptions::new()
-        .max_connections(4)
-        .acquire_timeout(Duration::from_secs(10))
-        .connect_with(options)
-        .await
-        .map_err(|error| {
-            format!("cannot connect to PostgreSQL at {place}: {error}; check DATABASE_URL or --database-url")
-        })
+    let cannot = |error: sqlx::Error| {
+        format!("cannot connect to PostgreSQL at {place}: {error}; check DATABASE_URL or --database-url")
+    };
+    // A pool would try again and again and then only say that it took too long.
+    PgConnection::connect_with(&options).await.map_err(cannot)?.close().await.map_err(cannot)?;
+    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
+    Ok(pool.connect_lazy_with(options))
 }
 
 async fn checked_pool(settings: &Settings) -> Result<PgPool, String> {

@@ -167,7 +167,12 @@ impl Settings {
 fn describe(error: &figment::Error) -> String {
     use figment::error::Kind;
     let problems = error.clone().into_iter().map(|error| {
-        let place = error.metadata.as_ref().map(|metadata| format!(" (in {})", metadata.name)).unwrap_or_default();
+        let place = match error.metadata.as_ref().map(|metadata| metadata.name.as_ref()) {
+            Some(name) if name.contains("environment") => " (in the environment)",
+            Some(name) if name.contains("TOML") => " (in the configuration file)",
+            Some(_) => " (in the flags)",
+            None => "",
+        };
         let key = error.path.join(".");
         match error.kind {
             Kind::UnknownField(field, known) => {

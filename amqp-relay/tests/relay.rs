@@ -1,0 +1,159 @@
+//! What the relay promises, on a real broker: nothing lost, order kept per key, the others flowing.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use lapin::options::{ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use support::{World, assert_order_per_key, publish, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_arrives_and_each_key_in_order() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let relay = world.relay(world.options(vec![queue.clone()]));
+    let writers: Vec<_> = (0..16)
+        .map(|key| {
+            let pool = world.pool().clone();
+            tokio::spawn(async move { publish(&pool, "thing.happened", &format!("k{key}"), 1..=100).await })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let got = world.drain(&queue, 1600).await;
+    assert_eq!(got.len(), 1600, "without a fault there is no duplicate");
+    assert_order_per_key(&got);
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_returned_message_is_held_and_its_key_waits_while_others_flow() {
+    let mut world = World::create().await;
+    let queue = world.queue("good", &["good.*"]);
+    let relay = world.relay(world.options(vec![queue.clone()]));
+    publish(world.pool(), "good.one", "a", 1..=1).await;
+    publish(world.pool(), "lost.one", "a", 2..=2).await;
+    publish(world.pool(), "good.one", "a", 3..=5).await;
+    publish(world.pool(), "good.one", "b", 1..=50).await;
+
+    let got = world.drain(&queue, 51).await;
+    assert_eq!(got.iter().filter(|message| message.key().0 == "a").count(), 1, "a:3 must wait for a:2");
+    until(world.pool(), "select count(*) = 4 from amends.held_message").await;
+
+    // Somebody binds a queue to what was unroutable: it goes on by itself, in order.
+    let late = world.queue("late", &["lost.*"]);
+    let channel = &world.channel;
+    channel
+        .queue_declare(late.name.as_str().into(), QueueDeclareOptions::default(), FieldTable::default())
+        .await
+        .unwrap();
+    channel
+        .queue_bind(
+            late.name.as_str().into(),
+            world.name.as_str().into(),
+            "lost.*".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(world.drain(&late, 1).await[0].key(), ("a".into(), 2));
+    let rest = world.drain(&queue, 3).await;
+    assert_eq!(rest.iter().map(|message| message.key().1).collect::<Vec<_>>(), [3, 4, 5]);
+    until(world.pool(), "select count(*) = 0 from amends.held_message").await;
+
+    publish(world.pool(), "good.one", "a", 6..=6).await;
+    assert_eq!(world.drain(&queue, 1).await[0].key().1, 6, "the key is back on the fast path");
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_refused_too_often_is_parked_with_those_behind_it() {
+    let mut world = World::create().await;
+    let queue = world.queue("good", &["good.*"]);
+    let options = amends_relay::RelayOptions { most_attempts: 2, ..world.options(vec![queue.clone()]) };
+    let relay = world.relay(options);
+    publish(world.pool(), "lost.one", "a", 1..=1).await;
+    publish(world.pool(), "good.one", "a", 2..=2).await;
+    until(world.pool(), "select exists (select from amends.held_message where parked)").await;
+    publish(world.pool(), "good.one", "b", 1..=1).await;
+    assert_eq!(world.drain(&queue, 1).await[0].key().0, "b");
+    assert!(world.is_empty(&queue).await, "a:2 stays behind the parked a:1");
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_takes_over_from_a_relay_that_died_and_nothing_is_lost() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let first = world.relay(world.options(vec![queue.clone()]));
+    until(world.pool(), "select exists (select from amends.cursor where owner is not null)").await;
+    let standby = world.relay(world.options(vec![queue.clone()]));
+    let writer = tokio::spawn({
+        let pool = world.pool().clone();
+        async move { publish(&pool, "thing.happened", "k", 1..=600).await }
+    });
+    let mut got = world.drain(&queue, 100).await;
+    assert!(!standby.relay.state().is_active(), "one works, the other stands by");
+    first.die().await;
+    writer.await.unwrap();
+    until(world.pool(), "select epoch >= 2 from amends.cursor").await;
+    world.drain_into(&mut got, &queue, 600).await;
+    assert_order_per_key(&got);
+    standby.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_exchange_is_declared_again_and_nothing_is_lost() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let relay = world.relay(world.options(vec![queue.clone()]));
+    publish(world.pool(), "thing.happened", "k", 1..=10).await;
+    world.drain(&queue, 10).await;
+    world.channel.exchange_delete(world.name.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
+    publish(world.pool(), "thing.happened", "k", 11..=20).await;
+    let got = world.drain(&queue, 10).await;
+    assert_eq!(got.iter().map(|message| message.key().1).max(), Some(20));
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_amqp_cannot_carry_is_held_alone() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let relay = world.relay(world.options(vec![queue.clone()]));
+    publish(world.pool(), &"x".repeat(300), "a", 1..=1).await;
+    publish(world.pool(), "thing.happened", "b", 1..=3).await;
+    let got = world.drain(&queue, 3).await;
+    assert!(got.iter().all(|message| message.key().0 == "b"));
+    until(world.pool(), "select count(*) = 1 from amends.held_message where reason like '%255 bytes%'").await;
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_while_no_relay_ran_is_published_in_order() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    sqlx::query(
+        "insert into amends.outbox (id, key, topic, name, payload)
+         select gen_random_uuid(), 'k' || i % 50, 't', 't', convert_to('k' || i % 50 || ':' || i / 50 + 1, 'UTF8')
+         from generate_series(0, 9999) i",
+    )
+    .execute(world.pool())
+    .await
+    .unwrap();
+    let relay = world.relay(world.options(vec![queue.clone()]));
+    let got = world.drain(&queue, 10_000).await;
+    assert_eq!(got.len(), 10_000);
+    assert_order_per_key(&got);
+    relay.stop().await;
+    world.clean_up().await;
+}
