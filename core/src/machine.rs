@@ -206,7 +206,7 @@ impl Saga<'_> {
             if open && !blocked[i] {
                 match self.record(i).map(|record| &record.undo) {
                     Some(Undo::GaveUp { .. }) => {
-                        stuck = Some(ParkReason::CompensationStuck { step: step.name.to_string() })
+                        stuck = Some(ParkReason::CompensationStuck { step: step.name.to_string() });
                     }
                     Some(Undo::Pending(attempts)) => actions.push(compensate(i, *attempts)),
                     Some(Undo::Done) | None => actions.push(compensate(i, Attempts::default())),

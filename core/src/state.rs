@@ -266,7 +266,7 @@ impl State {
 }
 
 /// No pause is longer: a century. A time beyond the calendar's end could not be computed.
-const LONGEST_PAUSE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);
 
 fn next(failure: &Failure, pause: Duration, at: DateTime<Utc>) -> Attempts {
     Attempts { failed: failure.attempt, due: Some(at + pause.min(LONGEST_PAUSE)) }

@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 const SAGAS: usize = 100_000;
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// Asks once, is told to come again in an hour, and counts who asked.
 struct Patient(Arc<AtomicUsize>);

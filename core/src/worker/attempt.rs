@@ -59,7 +59,7 @@ enum Problem {
 const GRACE_AFTER_INTERRUPT: Duration = Duration::from_secs(5);
 
 /// What is longer, such as `Duration::MAX`, could not be added to a time.
-const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// `None` means that the worker stops and nothing may be recorded.
 pub(super) async fn run<S: Store>(run: Run<S>) -> Option<Finished<S::Tx>> {
@@ -127,13 +127,12 @@ impl<S: Store> Run<S> {
         let interrupter = tx.interrupter();
         let result = {
             let mut body = pin!(contain(async { self.body(Capability::Tx(&mut tx)).await }));
-            match timeout(self.timeout(), &mut body).await {
-                Ok(result) => result,
-                Err(_) => {
-                    interrupter.await;
-                    let _ = timeout(GRACE_AFTER_INTERRUPT, body).await;
-                    Err(Problem::Timeout(self.timeout()))
-                }
+            if let Ok(result) = timeout(self.timeout(), &mut body).await {
+                result
+            } else {
+                interrupter.await;
+                let _ = timeout(GRACE_AFTER_INTERRUPT, body).await;
+                Err(Problem::Timeout(self.timeout()))
             }
         };
         if result.is_ok() {

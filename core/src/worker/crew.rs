@@ -14,13 +14,13 @@ use crate::event::Event;
 use crate::store::{Append, Appended, Head, Loaded, WorkerStore};
 use crate::worker::drive::Drive;
 use crate::worker::insist::insist;
-use crate::worker::{Kind, Kinds, WorkerOptions};
+use crate::worker::{Kinds, WorkerOptions};
 use crate::{SagaId, StoreError, WorkerId};
 
 /// A saga that could not be driven for a reason of its own is looked at again after this.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(5);
 /// A saga of another making than the registered one is left alone for this long.
-const PAUSE_FOREIGN: Duration = Duration::from_secs(60);
+const PAUSE_FOREIGN: Duration = Duration::from_mins(1);
 
 pub(crate) struct Crew<S: WorkerStore> {
     pub(crate) store: Arc<S>,
@@ -100,11 +100,11 @@ impl<S: WorkerStore> Crew<S> {
         let saga = loaded.id;
         let mut mine = Some(loaded);
         loop {
-            if let Some(loaded) = mine.take() {
-                if let Err(error) = self.drive_once(loaded, &nudge).await {
-                    tracing::error!(%saga, %error, "cannot drive the saga now");
-                    self.abandon(saga).await;
-                }
+            if let Some(loaded) = mine.take()
+                && let Err(error) = self.drive_once(loaded, &nudge).await
+            {
+                tracing::error!(%saga, %error, "cannot drive the saga now");
+                self.abandon(saga).await;
             }
             if self.stop.is_cancelled() || self.is_at_rest(saga) {
                 return;
@@ -112,7 +112,7 @@ impl<S: WorkerStore> Crew<S> {
             // It was claimed again while its task was letting go of it.
             match self.store.load(saga).await {
                 Ok(loaded) => {
-                    mine = loaded.filter(|loaded| loaded.owner == Some(self.worker) && !loaded.status.is_final())
+                    mine = loaded.filter(|loaded| loaded.owner == Some(self.worker) && !loaded.status.is_final());
                 }
                 Err(error) => {
                     tracing::warn!(%saga, %error, "cannot read the saga");
@@ -126,23 +126,14 @@ impl<S: WorkerStore> Crew<S> {
         let kind = self.kinds.get(&(loaded.name.clone(), loaded.version));
         match kind {
             Some(kind) if kind.fingerprint == loaded.fingerprint => {
-                Drive::new(Arc::clone(self), Arc::clone(kind), loaded, Arc::clone(nudge)).run().await
+                Drive::new(Arc::clone(self), Arc::clone(kind), &loaded, Arc::clone(nudge)).run().await
             }
             kind => {
-                self.complain(&loaded, kind.map(|kind| &**kind));
+                complain(&loaded, kind.map(|kind| kind.fingerprint));
                 self.insist_on_release(loaded.id, PAUSE_FOREIGN).await;
                 Ok(())
             }
         }
-    }
-
-    fn complain(&self, loaded: &Loaded, kind: Option<&Kind<S::Tx>>) {
-        tracing::error!(
-            saga = %loaded.id, name = loaded.name, version = loaded.version, started_as = %loaded.fingerprint,
-            registered_as = ?kind.map(|kind| kind.fingerprint),
-            "the saga was started with another definition under the same version; register the old definition, \
-             and give the new one a new version"
-        );
     }
 
     /// Whether the saga's task may end; if not, it must look again.
@@ -214,4 +205,13 @@ impl<S: WorkerStore> Crew<S> {
             tracing::warn!("some steps did not finish in time; another worker will repeat them under the same keys");
         }
     }
+}
+
+fn complain(loaded: &Loaded, registered_as: Option<uuid::Uuid>) {
+    tracing::error!(
+        saga = %loaded.id, name = loaded.name, version = loaded.version, started_as = %loaded.fingerprint,
+        ?registered_as,
+        "the saga was started with another definition under the same version; register the old definition, \
+         and give the new one a new version"
+    );
 }

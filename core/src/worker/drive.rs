@@ -26,7 +26,7 @@ use crate::worker::{Crew, Kind};
 use crate::{SagaId, StoreError, telemetry};
 
 /// How long a saga that only a newer version understands is left alone.
-const FOREIGN_PAUSE: Duration = Duration::from_secs(60);
+const FOREIGN_PAUSE: Duration = Duration::from_mins(1);
 
 pub(super) struct Drive<S: WorkerStore> {
     crew: Arc<Crew<S>>,
@@ -57,7 +57,7 @@ struct Batch<T> {
 }
 
 impl<S: WorkerStore> Drive<S> {
-    pub(super) fn new(crew: Arc<Crew<S>>, kind: Arc<Kind<S::Tx>>, loaded: Loaded, nudge: Arc<Notify>) -> Self {
+    pub(super) fn new(crew: Arc<Crew<S>>, kind: Arc<Kind<S::Tx>>, loaded: &Loaded, nudge: Arc<Notify>) -> Self {
         Self {
             crew,
             kind,

@@ -148,7 +148,9 @@ async fn adopt<S: WorkerStore>(crew: &Arc<Crew<S>>, claim: &Claim, pace: &mut Pa
         metrics::counter!(crate::telemetry::ADOPTED).increment(count as u64);
         pace.adopt_again();
     }
-    adopted.into_iter().for_each(|loaded| crew.drive(loaded));
+    for loaded in adopted {
+        crew.drive(loaded);
+    }
     count
 }
 

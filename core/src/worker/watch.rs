@@ -26,10 +26,9 @@ pub(super) async fn keep_lease<S: WorkerStore>(crew: Arc<Crew<S>>) {
         });
         match timeout_at(renewed + lease, renewal).await {
             Ok(Ok(Ok(()))) => renewed = asked,
-            Ok(Ok(Err(StoreError::WorkerLost))) => break,
+            Ok(Ok(Err(StoreError::WorkerLost))) | Err(_) => break,
             Ok(Ok(Err(error))) => tracing::warn!(%error, "cannot renew the worker's lease; trying again"),
             Ok(Err(panic)) => tracing::error!(%panic, "renewing the worker's lease panicked"),
-            Err(_) => break,
         }
         if renewed.elapsed() > lease {
             break;

@@ -21,7 +21,9 @@ fn config(cases: u32) -> ProptestConfig {
 
 fn fold(rows: &[JournalRow]) -> State {
     let mut state = State::new(Json::null());
-    rows.iter().for_each(|row| state.apply(row));
+    for row in rows {
+        state.apply(row);
+    }
     state
 }
 

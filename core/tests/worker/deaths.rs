@@ -96,7 +96,7 @@ async fn an_orphan_is_adopted_while_more_sagas_wait_than_the_worker_can_take() {
 
     let began = tokio::time::Instant::now();
     assert_eq!(stage.outcome(saga).await, Some(Outcome::Completed));
-    assert!(began.elapsed() < std::time::Duration::from_secs(60));
+    assert!(began.elapsed() < std::time::Duration::from_mins(1));
     flooding.abort();
 }
 
@@ -104,7 +104,7 @@ async fn an_orphan_is_adopted_while_more_sagas_wait_than_the_worker_can_take() {
 async fn what_a_stale_worker_writes_changes_nothing() {
     let script = Script::new().tx("reserve", ok());
     let stage = Stage::new();
-    let (stale, heir) = (WorkerId::new(), WorkerId::new());
+    let (late, heir) = (WorkerId::new(), WorkerId::new());
     let saga = stage.start(&script).await;
     let claim = |worker| Claim {
         worker,
@@ -114,21 +114,21 @@ async fn what_a_stale_worker_writes_changes_nothing() {
         hints: Vec::new(),
         sweep: true,
     };
-    assert_eq!(stage.store.claim(claim(stale)).await.unwrap().len(), 1);
+    assert_eq!(stage.store.claim(claim(late)).await.unwrap().len(), 1);
     assert_eq!(stage.store.adopt(claim(heir)).await.unwrap().len(), 1, "the first one never registered");
     let before = format!("{:?}", (stage.load(saga).await.journal, stage.load(saga).await.status));
 
-    let late = Append {
+    let append = Append {
         saga,
         seq: 1,
-        writer: stale,
+        writer: late,
         nonce: 7,
         events: vec![Event::Succeeded { step: "reserve".into(), output: Json::null() }],
         head: Some(Head { status: Status::Completed, wake_in: None, release: true }),
         outbox: vec![amends::OutboxMessage::new(&Late).unwrap()],
     };
-    let answer = stage.store.append(late).await.unwrap();
-    stage.store.release(stale, &[(saga, None)]).await.unwrap();
+    let answer = stage.store.append(append).await.unwrap();
+    stage.store.release(late, &[(saga, None)]).await.unwrap();
 
     assert_eq!(answer, Appended::Conflict);
     let loaded = stage.load(saga).await;

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use crate::script::{Script, fails, fails_first, hangs_first, ok, rejects, waits_for};
 use crate::stage::{Stage, until};
 
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_cancelled_saga_is_undone() {

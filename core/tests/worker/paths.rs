@@ -55,8 +55,8 @@ async fn a_rejection_undoes_what_happened_in_reverse_and_not_itself() {
 
     assert_eq!(stage.outcome(saga).await, Some(Outcome::Compensated));
     assert_eq!(script.log.lines(), ["reserve", "charge", "ship", "undo charge", "undo reserve"]);
-    let state = stage.state(saga).await;
-    let (step, rejection) = state.rejection().unwrap();
+    let folded = stage.state(saga).await;
+    let (step, rejection) = folded.rejection().unwrap();
     assert_eq!((step, &*rejection.code), ("ship", "no"));
 }
 

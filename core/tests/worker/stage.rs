@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::script::Script;
 
 /// How long, on the paused clock, a condition may take to come true.
-const PATIENCE: Duration = Duration::from_secs(2 * 3600);
+const PATIENCE: Duration = Duration::from_hours(2);
 
 #[derive(Clone)]
 pub(crate) struct Stage<S: WorkerStore<Tx = MemoryTx> + Clone = MemoryStore> {

@@ -87,7 +87,7 @@ async fn a_saga_started_in_a_transaction_runs_once_that_commits() {
     let worker = work(greeter(&stage));
     let mut conn = stage.store.begin();
     let saga = worker.sagas.start(&mut conn, Greet::unkeyed(), &"Ann".to_owned()).await.unwrap().id();
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(!exists(&stage, saga).await, "not before");
 
     conn.commit().unwrap();

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::script::{Script, answers, body, fails, fails_first, hangs, ok, rejects, takes};
 use crate::stage::{Stage, until};
 
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_saga_that_waits_for_a_retry_is_held_by_nobody_and_then_goes_on() {
