@@ -24,6 +24,8 @@ pub(crate) struct Faults {
     pub(crate) down: AtomicBool,
     /// So many appends are written and their answers lost.
     pub(crate) lost_answers: AtomicU32,
+    /// Answers to appends come seconds late.
+    pub(crate) slow_answers: AtomicBool,
     /// Nobody can adopt.
     pub(crate) no_adoption: AtomicBool,
     pub(crate) refuses: Mutex<Option<Refuses>>,
@@ -65,6 +67,9 @@ impl Store for Flaky {
             return Err(StoreError::Refused("no room for this".into()));
         }
         let answer = self.inner.append(append).await;
+        if self.faults.slow_answers.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
         let lose = |left: u32| left.checked_sub(1);
         match self.faults.lost_answers.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lose) {
             Ok(_) => Err(unavailable()),

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::flaky::Flaky;
-use crate::script::{Body, Script, body, hangs_first, ok, rejects};
+use crate::script::{Body, Script, body, fails, hangs_first, ok, rejects};
 use crate::stage::{Stage, until, work};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -149,4 +149,19 @@ async fn a_saga_of_which_no_outcome_can_be_stored_parks_and_harms_no_other() {
     assert_eq!(stage.outcome(fine).await, Some(Outcome::Completed));
     assert_eq!(stage.rests(odd).await, Status::Parked);
     assert!(matches!(stage.state(odd).await.parked, Some(ParkReason::CrashLoop { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_that_is_claimed_again_while_its_task_lets_go_of_it_is_driven() {
+    let stage = stage();
+    let script = Script::new().call("charge", fails()).retry(3, 3600 * SECOND).undo(StepKind::Call, ok());
+    stage.store.faults.slow_answers.store(true, Ordering::SeqCst);
+    let (_worker, saga) = stage.play(&script).await;
+    stage.until(saga, |loaded| loaded.owner.is_none() && !loaded.journal.is_empty()).await;
+
+    // Its worker does not know yet that it has released it.
+    stage.sagas(&script).cancel(saga, "changed my mind").await.unwrap();
+
+    assert_eq!(stage.outcome(saga).await, Some(Outcome::Compensated));
+    assert_eq!(script.log.lines(), ["charge", "undo charge"]);
 }

@@ -163,3 +163,33 @@ async fn every_attempt_of_a_step_has_the_same_key_and_no_other_step_has_it() {
     let lines: Vec<_> = script.log.lines().into_iter().filter(|line| line.contains('/')).collect();
     assert_eq!(lines, [expected, undo].concat());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_undone_while_a_forward_attempt_is_under_way() {
+    let script = Script::new();
+    let log = script.log.clone();
+    let slow = body(move |_, _| {
+        let log = log.clone();
+        Box::pin(async move {
+            tokio::time::sleep(10 * SECOND).await;
+            log.push("slow has ended");
+            Ok(Json::null())
+        })
+    });
+    let script = script
+        .call("slow", slow)
+        .undo(StepKind::Call, ok())
+        .call("quick", ok())
+        .undo(StepKind::Call, ok())
+        .after(&[])
+        .tx("no", rejects())
+        .after(&[1]);
+    let stage = Stage::new();
+
+    let (_worker, saga) = stage.play(&script).await;
+
+    assert_eq!(stage.outcome(saga).await, Some(Outcome::Compensated));
+    let lines = script.log.lines();
+    assert_eq!(lines[..4], ["slow", "quick", "no", "slow has ended"], "then both are undone: {lines:?}");
+    assert_eq!(lines.len(), 6);
+}
