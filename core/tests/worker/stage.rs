@@ -21,6 +21,10 @@ pub(crate) struct Stage<S: WorkerStore<Tx = MemoryTx> + Clone = MemoryStore> {
     pub(crate) store: S,
 }
 
+/// Pauses between two looks at a condition.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
 /// A worker under way.
 pub(crate) struct Running<S: WorkerStore<Tx = MemoryTx>> {
     pub(crate) sagas: Sagas<S>,
@@ -97,14 +101,15 @@ impl<S: WorkerStore<Tx = MemoryTx> + Clone> Stage<S> {
     }
 
     pub(crate) async fn until(&self, saga: SagaId, is_so: impl Fn(&Loaded) -> bool) -> Loaded {
-        let deadline = Instant::now() + PATIENCE;
+        let (deadline, mut pause) = (Instant::now() + PATIENCE, FIRST_LOOK);
         loop {
             let loaded = self.load(saga).await;
             if is_so(&loaded) {
                 return loaded;
             }
             assert!(Instant::now() < deadline, "it never came true: {loaded:#?}");
-            sleep(Duration::from_millis(10)).await;
+            pause = (pause * 5 / 4).min(LONGEST_LOOK);
+            sleep(pause).await;
         }
     }
 }
@@ -132,9 +137,10 @@ impl<S: WorkerStore<Tx = MemoryTx>> Running<S> {
 }
 
 pub(crate) async fn until(is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let (deadline, mut pause) = (Instant::now() + PATIENCE, FIRST_LOOK);
     while !is_so() {
         assert!(Instant::now() < deadline, "it never came true");
-        sleep(Duration::from_millis(10)).await;
+        pause = (pause * 5 / 4).min(LONGEST_LOOK);
+        sleep(pause).await;
     }
 }
