@@ -1,0 +1,118 @@
+//! The benchmark: ratios within one run, against what the servers can do at all.
+//!
+//! `cargo xtask bench --quick` prints a table and writes `target/bench/quick.json`, one flat object of numbers.
+
+mod broker;
+mod sagas;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Parser;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+
+/// What a benchmark can fail with; it only reports.
+pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// Measures sagas and relay against raw SQL and raw AMQP.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Small numbers, under three minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Where the results go.
+    #[arg(long, default_value = "target/bench")]
+    output: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Fault> {
+    let options = Options::parse();
+    let scale = if options.quick { 1 } else { 10 };
+    let database = Database::create().await?;
+    let measured = measure(&database.pool, scale).await;
+    database.drop().await?;
+    let results = measured?;
+    print_table(&results);
+    std::fs::create_dir_all(&options.output)?;
+    let file = options.output.join(if options.quick { "quick.json" } else { "full.json" });
+    std::fs::write(&file, serde_json::to_string_pretty(&results)?)?;
+    println!("\nwritten to {}", file.display());
+    Ok(())
+}
+
+type Results = BTreeMap<&'static str, f64>;
+
+async fn measure(pool: &PgPool, scale: usize) -> Result<Results, Fault> {
+    let mut results = Results::new();
+    eprintln!("sagas: 1 024 in flight, three call steps each …");
+    let sagas = best_of(3, || sagas::orchestrated(pool, 1024, 30_720 * scale)).await?;
+    eprintln!("sagas: the same rows, a commit a step …");
+    let raw = best_of(3, || sagas::commit_per_step(pool, 16, 3_200 * scale)).await?;
+    results.insert("sagas_per_second", sagas);
+    results.insert("commit_per_step_sagas_per_second", raw);
+    results.insert("saga_over_commit_per_step", sagas / raw);
+
+    let url = std::env::var("AMQP_URL").map_err(|_| "AMQP_URL must name a broker; run `cargo xtask bench`")?;
+    let bench = broker::Bench::new(pool, &url, 30_000 * scale)?;
+    // In turns, so that both meet the same noise of the machine.
+    let (mut raw, mut strict): (f64, f64) = (0.0, 0.0);
+    for round in 1..=3 {
+        eprintln!("relay: round {round}, raw and relayed …");
+        raw = raw.max(bench.raw().await?);
+        strict = strict.max(bench.relayed().await?);
+    }
+    results.insert("raw_messages_per_second", raw);
+    results.insert("relay_messages_per_second", strict);
+    results.insert("relay_over_raw", strict / raw);
+    Ok(results)
+}
+
+/// The best of a few: the noise of a machine only ever slows.
+async fn best_of<F: Future<Output = Result<f64, Fault>>>(
+    times: usize,
+    mut run: impl FnMut() -> F,
+) -> Result<f64, Fault> {
+    let mut best: f64 = 0.0;
+    for _ in 0..times {
+        best = best.max(run().await?);
+    }
+    Ok(best)
+}
+
+fn print_table(results: &Results) {
+    println!("\n{:<36} {:>12}", "MEASURED", "VALUE");
+    for (name, value) in results {
+        println!("{name:<36} {value:>12.2}");
+    }
+}
+
+/// A database of its own, dropped at the end.
+struct Database {
+    admin: PgConnectOptions,
+    name: String,
+    pool: PgPool,
+}
+
+impl Database {
+    async fn create() -> Result<Self, Fault> {
+        let url =
+            std::env::var("DATABASE_URL").map_err(|_| "DATABASE_URL must name a server; run `cargo xtask bench`")?;
+        let admin: PgConnectOptions = url.parse()?;
+        let name = format!("amends_bench_{}", std::process::id());
+        let mut conn = PgConnection::connect_with(&admin).await?;
+        conn.execute(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).await?;
+        conn.execute(AssertSqlSafe(format!("create database {name}"))).await?;
+        let pool = PgPoolOptions::new().max_connections(20).connect_with(admin.clone().database(&name)).await?;
+        amends_migrations::migrator().run(&pool).await?;
+        Ok(Self { admin, name, pool })
+    }
+
+    async fn drop(self) -> Result<(), Fault> {
+        self.pool.close().await;
+        let mut conn = PgConnection::connect_with(&self.admin).await?;
+        conn.execute(AssertSqlSafe(format!("drop database if exists {} with (force)", self.name))).await?;
+        Ok(())
+    }
+}
