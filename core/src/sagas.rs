@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::definition::Definition;
-use crate::event::{Event, Outcome};
+use crate::event::{Event, Outcome, ParkReason};
 use crate::saga::{Key, Saga, Steps};
 use crate::store::{Append, Appended, Head, Loaded, NewSaga, Started, Status, WorkerStore};
 use crate::worker::{self, Kind, Kinds, WorkerOptions};
@@ -152,16 +152,20 @@ impl<S: WorkerStore> Sagas<S> {
     /// Asks for a saga to be undone. It returns when the request is durable, not when it has been carried out.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it has ended or is past its pivot; [`Error::NoSuchSaga`] if there is none.
+    /// [`Error::Refused`] if it has ended, is past its pivot, or is stuck; [`Error::NoSuchSaga`] if there is none.
     pub async fn cancel(&self, saga: SagaId, reason: &str) -> Result<(), Error> {
         let event = Event::Cancelled { id: Uuid::now_v7(), reason: sanitize(reason) };
         self.append_from_outside(saga, event, |loaded| {
             let kind = self.kinds.get(&(loaded.name.clone(), loaded.version));
-            let past_pivot = kind.is_some_and(|kind| crate::machine::is_past_pivot(&kind.definition, &loaded.fold()));
+            let state = loaded.fold();
+            let past_pivot = kind.is_some_and(|kind| crate::machine::is_past_pivot(&kind.definition, &state));
             match loaded.status {
                 status if status.is_final() => Err(format!("it has ended ({})", status.as_str())),
                 _ if past_pivot => Err("it is past its pivot, so there is no way back".to_owned()),
-                status => Ok(status),
+                _ => match &state.parked {
+                    None | Some(ParkReason::CrashLoop { .. }) => Ok(Status::Compensating),
+                    Some(reason) => Err(format!("it is parked ({reason:?}); resume it first")),
+                },
             }
         })
         .await

@@ -214,6 +214,11 @@ impl State {
                 if self.requests.insert(*id) {
                     self.cancelled_at.get_or_insert(self.seq);
                     self.failing_since.get_or_insert(self.seq);
+                    // Going on killed its workers; going back may not.
+                    if matches!(self.parked, Some(ParkReason::CrashLoop { .. })) {
+                        self.parked = None;
+                        self.recoveries = 0;
+                    }
                 }
             }
             Event::Parked { reason } => self.parked = Some(reason.clone()),

@@ -231,8 +231,11 @@ pub struct Claim {
     pub forward_limit: usize,
     /// Sagas that were started here a moment ago and may have been committed since.
     pub hints: Vec<SagaId>,
-    /// Look at every due saga, not only at those due since the last look.
+    /// Look at every due saga, not only at those due since the last look; and hand back the worker's own that it does not
+    /// know of, because the answer to an earlier claim was lost.
     pub sweep: bool,
+    /// With `sweep`: the worker's own that it knows of.
+    pub driven: Vec<SagaId>,
 }
 
 /// A saga as it was read.

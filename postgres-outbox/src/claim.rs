@@ -31,7 +31,8 @@ const CLAIM: &str = "
     with registered as (
         select * from unnest($2::text[], $3::int[]) as r(name, version)
     ), nudged as (
-        update amends.saga set wake_at = null where owner = $1 and wake_at <= now() returning *
+        update amends.saga set wake_at = null
+        where owner = $1 and (wake_at <= now() or ($8 and id <> all($9))) returning *
     ), hinted as (
         select s.id from amends.saga s join registered r on r.name = s.name and r.version = s.version
         where s.id = any($4) and s.owner is null and s.wake_at <= now() and s.status in ('running', 'compensating')
@@ -76,6 +77,8 @@ pub(crate) async fn due(pool: &PgPool, claim: &Claim, mark: &Mark) -> Result<Vec
         .bind(claim.limit as i64)
         .bind(claim.forward_limit as i64)
         .bind(if claim.sweep { None } else { mark.get() })
+        .bind(claim.sweep)
+        .bind(claim.driven.iter().map(|saga| saga.0).collect::<Vec<Uuid>>())
         .fetch_all(pool)
         .await?;
     if heads.len() < claim.forward_limit {

@@ -97,7 +97,9 @@ impl Rows {
     pub(super) fn claim(&mut self, claim: &Claim) -> Vec<Loaded> {
         let now = self.now();
         let mut taken = Vec::new();
-        for row in self.sagas.values_mut().filter(|row| row.owner == Some(claim.worker) && is_due(row, now)) {
+        let is_lost = |row: &SagaRow| claim.sweep && !row.status.is_final() && !claim.driven.contains(&row.saga.id);
+        let is_wanted = |row: &SagaRow| row.owner == Some(claim.worker) && (is_due(row, now) || is_lost(row));
+        for row in self.sagas.values_mut().filter(|row| is_wanted(row)) {
             row.wake_at = None;
             taken.push(row.saga.id);
         }

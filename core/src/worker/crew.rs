@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -81,7 +83,7 @@ impl<S: WorkerStore> Crew<S> {
     }
 
     pub(crate) fn drive_with(self: &Arc<Self>, loaded: Loaded, permit: Option<OwnedSemaphorePermit>) {
-        let nudge = match self.driven.lock().unwrap_or_else(PoisonError::into_inner).entry(loaded.id) {
+        let nudge = match self.lock_driven().entry(loaded.id) {
             Entry::Occupied(mut entry) => {
                 entry.get_mut().look_again = true;
                 return entry.get().nudge.notify_one();
@@ -90,10 +92,24 @@ impl<S: WorkerStore> Crew<S> {
         };
         let crew = Arc::clone(self);
         self.tasks.spawn(async move {
-            crew.drive_to_rest(loaded, nudge).await;
+            let saga = loaded.id;
+            if AssertUnwindSafe(crew.drive_to_rest(loaded, nudge)).catch_unwind().await.is_err() {
+                tracing::error!(%saga, "the worker panicked over this saga; that is a bug of amends");
+                crew.abandon(saga).await;
+                crew.lock_driven().remove(&saga);
+            }
             drop(permit);
             crew.freed.notify_one();
         });
+    }
+
+    /// The sagas that a task of this worker drives.
+    pub(super) fn driven(&self) -> Vec<SagaId> {
+        self.lock_driven().keys().copied().collect()
+    }
+
+    fn lock_driven(&self) -> MutexGuard<'_, HashMap<SagaId, Driven>> {
+        self.driven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn drive_to_rest(self: &Arc<Self>, loaded: Loaded, nudge: Arc<Notify>) {
@@ -138,7 +154,7 @@ impl<S: WorkerStore> Crew<S> {
 
     /// Whether the saga's task may end; if not, it must look again.
     fn is_at_rest(&self, saga: SagaId) -> bool {
-        let mut driven = self.driven.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut driven = self.lock_driven();
         match driven.get_mut(&saga) {
             Some(entry) if entry.look_again => {
                 entry.look_again = false;
@@ -197,7 +213,7 @@ impl<S: WorkerStore> Crew<S> {
     /// Starts nothing new and waits, for a while, until what is under way has been recorded.
     pub(super) async fn drain(&self) {
         self.draining.cancel();
-        for driven in self.driven.lock().unwrap_or_else(PoisonError::into_inner).values() {
+        for driven in self.lock_driven().values() {
             driven.nudge.notify_one();
         }
         self.tasks.close();

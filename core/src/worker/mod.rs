@@ -111,13 +111,15 @@ async fn claim<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, pace: &mut
     let now = Instant::now();
     let free = crew.permits.available_permits();
     let limit = free.min(crew.options.batch);
+    let sweep = pace.is_sweep(now);
     let mut claim = Claim {
         worker: crew.worker,
         registered: crew.kinds.keys().cloned().collect(),
         limit,
         forward_limit: free.saturating_sub(crew.options.reserved_for_compensation()).min(limit),
         hints: hints.due_probes(now),
-        sweep: pace.is_sweep(now),
+        sweep,
+        driven: if sweep { crew.driven() } else { Vec::new() },
     };
     // Adoption comes first: under load the claim fills every place.
     let adopted = if claim.forward_limit > 0 && pace.is_adoption(now) { adopt(crew, &claim, pace).await } else { 0 };

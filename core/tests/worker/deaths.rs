@@ -112,6 +112,7 @@ async fn what_a_stale_worker_writes_changes_nothing() {
         limit: 1,
         forward_limit: 1,
         hints: Vec::new(),
+        driven: Vec::new(),
         sweep: true,
     };
     assert_eq!(stage.store.claim(claim(late)).await.unwrap().len(), 1);
