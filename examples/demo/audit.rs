@@ -26,6 +26,7 @@ pub(crate) enum Area {
     Stock,
     Events,
     Order,
+    Recovery,
 }
 
 impl Finding {

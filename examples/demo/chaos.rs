@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use crate::audit::{Area, Finding};
 use crate::customers::Placing;
 use crate::fleet::{Fleet, Role};
 use crate::progress::Progress;
@@ -103,8 +104,9 @@ async fn kill_relay(world: &World, fleet: &mut Fleet, progress: &Progress) -> Re
     let Some(active) = [Role::RelayA, Role::RelayB].into_iter().find(is_owner) else {
         return Err(format!("the active relay, {owner}, is none of ours").into());
     };
-    fleet.kill_one(active).await;
-    progress.say(&format!("kill -9 {}, the active relay", active.name()));
+    // A relay that keeps up has nothing half done: killed like this, it has published what its cursor does not know.
+    fleet.kill_in_full_swing(active).await;
+    progress.say(&format!("kill -9 {}, the active relay, in the middle of a backlog", active.name()));
     Ok(Some(now(&world.orders).await?))
 }
 
@@ -162,11 +164,24 @@ async fn delivery_after(world: &World, moment: f64) -> sqlx::Result<Option<f64>>
         .await
 }
 
+/// The promise: after a fault, everything moves again within this time.
+const PROMISED_SECONDS: f64 = 60.0;
+
+/// Whether the promise was kept.
+pub(crate) fn audit(recovery: &[Recovery]) -> Finding {
+    let late = recovery.iter().filter(|recovery| recovery.seconds.is_some_and(|seconds| seconds > PROMISED_SECONDS));
+    Finding {
+        area: Area::Recovery,
+        claim: "whatever was killed, all moved again within 60 s",
+        offenders: late.map(|recovery| format!("{}: {recovery}", recovery.victim)).collect(),
+    }
+}
+
 impl fmt::Display for Recovery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.seconds {
-            Some(seconds) => write!(f, "killed; {seconds:.1} s {}", self.what),
-            None => f.write_str("killed; it held nothing that had to go on"),
+            Some(seconds) => write!(f, "killed: {seconds:.1} s {}", self.what),
+            None => f.write_str("killed: it held nothing that had to go on"),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use shop::service::Failure;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child as Shell, ChildStdin, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Runs the program, says its process id, and ends it when standard input does: that is a pipe from the demo, which
 /// the system closes even if the demo is killed.
@@ -87,6 +87,15 @@ impl Child {
         self.signal("KILL").await;
         // The keeper ends with it.
         let _ = self.shell.wait().await;
+    }
+
+    /// Holds it up for a while, and kills it shortly after it goes on: in the middle of what has piled up.
+    pub(crate) async fn hold_and_kill(&mut self, hold: Duration, then: Duration) {
+        self.signal("STOP").await;
+        sleep(hold).await;
+        self.signal("CONT").await;
+        sleep(then).await;
+        self.kill().await;
     }
 
     /// Asks it to end, waits for that, and loses patience.

@@ -15,18 +15,18 @@ use crate::world::World;
 /// How many customers there are.
 pub(crate) const ACCOUNTS: u32 = 50;
 /// What each has at first.
-pub(crate) const CENTS: i64 = 100_000_000;
+pub(crate) const CENTS: i64 = 1_000_000;
 /// How many kinds of goods there are.
 pub(crate) const SKUS: u32 = 20;
 /// How many there are of each at first.
-pub(crate) const STOCK: i32 = 1_000_000;
+pub(crate) const STOCK: i32 = 10_000;
 
 /// The orders come over about this time, so that processes are killed while there is work.
 const RUSH: Duration = Duration::from_secs(12);
 const AT_ONCE: usize = 32;
 /// One customer in so many changes their mind, at most this long after the order was taken.
 const FICKLE: u32 = 20;
-const SECOND_THOUGHT_MILLIS: u64 = 300;
+const SECOND_THOUGHT_MILLIS: u64 = 500;
 /// A customer whose order is not taken for this long gives up, and the demo with him.
 const PATIENCE: Duration = Duration::from_secs(45);
 

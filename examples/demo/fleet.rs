@@ -155,6 +155,13 @@ impl Fleet {
         Some(child.pid())
     }
 
+    /// `kill -9` while it works off what has piled up in a moment's hold.
+    pub(crate) async fn kill_in_full_swing(&mut self, role: Role) {
+        if let Some(mut child) = self.post(role).child.take() {
+            child.hold_and_kill(Duration::from_secs(1), Duration::from_millis(15)).await;
+        }
+    }
+
     /// The process id of a process that runs.
     pub(crate) fn pid(&self, role: Role) -> Option<u32> {
         self.posts.iter().find(|post| post.role == role)?.child.as_ref().map(Child::pid)

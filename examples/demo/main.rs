@@ -115,7 +115,8 @@ async fn run(args: &Args, world: &World, fleet: &mut Fleet, started: Instant) ->
     let duplicates = fleet.duplicates().await?;
     let ledgers = Ledgers::read(world).await?;
     let recovery = chaos.recovery(world).await?;
-    let findings = audit::audit(&placed, &ledgers);
+    let mut findings = audit::audit(&placed, &ledgers);
+    findings.push(chaos::audit(&recovery));
     summary::print(&ledgers, &findings, duplicates, &recovery);
     println!("  seed {}, {:.1} s in all", args.seed, started.elapsed().as_secs_f64());
     Ok(findings.iter().all(audit::Finding::holds))

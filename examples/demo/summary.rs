@@ -18,12 +18,12 @@ pub(crate) fn print(ledgers: &Ledgers, findings: &[Finding], duplicates: u64, re
     let mut rows = vec![
         (verdict(Area::Orders), "orders", orders(ledgers)),
         (verdict(Area::Money), "money", money(ledgers)),
-        (verdict(Area::Money), "", requests(ledgers)),
+        (verdict(Area::Money), "charges", requests(ledgers)),
         (verdict(Area::Stock), "stock", stock(ledgers)),
         (verdict(Area::Events), "events", events(ledgers, duplicates)),
         (verdict(Area::Order), "order", order(ledgers)),
     ];
-    rows.extend(recovery.iter().map(|recovery| ("·", recovery.victim, recovery.to_string())));
+    rows.extend(recovery.iter().map(|recovery| (verdict(Area::Recovery), recovery.victim, recovery.to_string())));
     println!();
     for (mark, name, text) in rows {
         println!("  {mark} {name:<10} {text}");
@@ -63,13 +63,13 @@ fn money(ledgers: &Ledgers) -> String {
     let sum = |status| euros(charges(ledgers, status).filter_map(|charge| charge.cents).sum());
     let completed = ledgers.orders.values().filter(|order| order.status == "completed");
     let due = euros(completed.map(|order| order.cents).sum());
-    format!("{} charged, {due} due; {} given back", sum("charged"), sum("refunded"))
+    format!("{} charged = {due} for completed orders; {} given back", sum("charged"), sum("refunded"))
 }
 
 fn requests(ledgers: &Ledgers) -> String {
     let repeated: i64 = ledgers.charges.iter().map(|charge| i64::from(charge.asked) - 1).sum();
     let tombstones = charges(ledgers, "void").count();
-    format!("{repeated} repeated charges absorbed, {tombstones} tombstones for charges that came too late or never")
+    format!("{repeated} repetitions taken once; {tombstones} tombstones for charges that came too late or never")
 }
 
 fn charges<'a>(ledgers: &'a Ledgers, status: &'a str) -> impl Iterator<Item = &'a ChargeRow> {
@@ -82,12 +82,12 @@ fn stock(ledgers: &Ledgers) -> String {
     let left: i64 = ledgers.stock.iter().map(|stock| i64::from(stock.available)).sum();
     let first = i64::from(crate::customers::STOCK) * ledgers.stock.len() as i64;
     let parcels = ledgers.parcels.len();
-    format!("{first} at first = {left} left + {} gone, {sold} of them in {parcels} parcels", first - left)
+    format!("{first} at first = {left} left + {} gone; {sold} sold, in {parcels} parcels", first - left)
 }
 
 fn events(ledgers: &Ledgers, duplicates: u64) -> String {
     format!(
-        "{} committed, {} handled; {} duplicates absorbed",
+        "{} committed, {} handled, {} duplicates absorbed",
         ledgers.outbox.len(),
         ledgers.received.len(),
         duplicates
@@ -95,7 +95,7 @@ fn events(ledgers: &Ledgers, duplicates: u64) -> String {
 }
 
 fn order(ledgers: &Ledgers) -> String {
-    format!("{} keys, {} events out of order", ledgers.last_heard.len(), ledgers.disorder.len())
+    format!("{} keys, {} events out of their key's order", ledgers.last_heard.len(), ledgers.disorder.len())
 }
 
 fn euros(cents: i64) -> String {

@@ -37,7 +37,7 @@ impl Troubles {
 
     pub(crate) fn next(&self) -> Fate {
         let mut dice = self.dice.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let quick = Duration::from_millis(dice.u64(20..120));
+        let quick = Duration::from_millis(dice.u64(50..350));
         if dice.u8(..100) >= self.percent {
             return Fate { pause: quick, trouble: Trouble::None };
         }

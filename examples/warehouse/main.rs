@@ -67,7 +67,10 @@ async fn warehouse(args: Args) -> Result<(), Failure> {
 
     let routes = Router::new().route("/metrics", get(move || async move { metrics.render() }));
     let _guard = shutdown.clone().drop_guard();
-    let consuming = async { Ok(consumer.run(shutdown.clone()).await) };
+    let consuming = async {
+        consumer.run(shutdown.clone()).await;
+        Ok(())
+    };
     tokio::try_join!(service::serve(args.listen, routes, shutdown.clone()), consuming)?;
     Ok(())
 }
