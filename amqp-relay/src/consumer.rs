@@ -147,7 +147,7 @@ impl<H: Handler> Consumer<H> {
             match self.session(&shutdown, &mut pause).await {
                 Ok(()) => return,
                 Err(error) => {
-                    tracing::warn!(%error, retry_in = ?pause, "the consumer's session ended; connecting anew")
+                    tracing::warn!(%error, retry_in = ?pause, "the consumer's session ended; connecting anew");
                 }
             }
             tokio::select! {

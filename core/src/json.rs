@@ -98,10 +98,8 @@ fn check(text: &str) -> Result<(), JsonError> {
         match (in_string, byte) {
             (_, 0) => return Err(JsonError::Nul),
             // An escape in JSON stands only inside a string; `\u0000` is the escaped NUL.
-            (true, b'\\') => {
-                if bytes.next() == Some(&b'u') && bytes.as_slice().starts_with(b"0000") {
-                    return Err(JsonError::Nul);
-                }
+            (true, b'\\') if bytes.next() == Some(&b'u') && bytes.as_slice().starts_with(b"0000") => {
+                return Err(JsonError::Nul);
             }
             (_, b'"') => in_string = !in_string,
             (false, b'[' | b'{') => {

@@ -35,7 +35,7 @@ impl RetryPolicy {
     pub const FORWARD: Self = Self { attempts: None, ..Self::STEP };
     /// For compensations: 30 attempts over about two hours, then the saga is parked for an operator.
     pub const COMPENSATION: Self =
-        Self { attempts: Some(30), first: Duration::from_millis(200), longest: Duration::from_secs(300) };
+        Self { attempts: Some(30), first: Duration::from_millis(200), longest: Duration::from_mins(5) };
 
     /// The pause after `attempt` (counted from 1) has failed; `None` when it was the last.
     /// `jitter` in `0.0..=1.0` chooses within the upper half of the pause.

@@ -3,12 +3,13 @@
 
 use std::time::{Duration, Instant};
 
-use amends_relay::{AmqpUrl, QueueKind, QueueTopology, Relay, RelayOptions, Topology};
+use amends_relay::{AmqpUrl, KEY_HEADER, QueueKind, QueueTopology, Relay, RelayOptions, SEQ_HEADER, Topology};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{
     BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeleteOptions, QueuePurgeOptions,
 };
+use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -43,8 +44,7 @@ impl Bench {
             if confirms.len() >= WINDOW {
                 confirms.next().await.ok_or("a confirm is missing")??;
             }
-            let properties =
-                BasicProperties::default().with_delivery_mode(2).with_message_id(number.to_string().as_str().into());
+            let properties = envelope(number);
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let (channel, payload) = (&channel, &payload);
             confirms.push(async move {
@@ -121,6 +121,27 @@ impl Bench {
     }
 }
 
+/// What the relay sends with each message, so that both send the same bytes.
+fn envelope(number: usize) -> BasicProperties {
+    let (id, time) = (uuid::Uuid::now_v7().to_string(), "2026-11-24T12:10:54.853561+00:00");
+    let text = |value: &str| AMQPValue::LongString(LongString::from(value));
+    let mut headers = FieldTable::default();
+    headers.insert("cloudEvents:specversion".into(), text("1.0"));
+    headers.insert("cloudEvents:id".into(), text(&id));
+    headers.insert("cloudEvents:type".into(), text("thing.happened"));
+    headers.insert("cloudEvents:source".into(), text("amends"));
+    headers.insert("cloudEvents:time".into(), text(time));
+    headers.insert(SEQ_HEADER.into(), AMQPValue::LongLongInt(number as i64));
+    headers.insert(KEY_HEADER.into(), text(&format!("key-{}", number as i64 % KEYS)));
+    BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_message_id(id.as_str().into())
+        .with_content_type("application/json".into())
+        .with_type("thing.happened".into())
+        .with_timestamp(1_795_522_254)
+        .with_headers(headers)
+}
+
 fn queue() -> QueueTopology {
     QueueTopology {
         name: NAME.into(),
@@ -133,7 +154,6 @@ fn queue() -> QueueTopology {
 
 async fn declare(channel: &Channel, queue: &QueueTopology) -> Result<(), Fault> {
     use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-    use lapin::types::FieldTable;
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     channel.exchange_declare(NAME.into(), lapin::ExchangeKind::Topic, durable, FieldTable::default()).await?;
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };

@@ -55,7 +55,7 @@ async fn measure(pool: &PgPool, scale: usize) -> Result<Results, Fault> {
     results.insert("saga_over_commit_per_step", sagas / raw);
 
     let url = std::env::var("AMQP_URL").map_err(|_| "AMQP_URL must name a broker; run `cargo xtask bench`")?;
-    let bench = broker::Bench::new(pool, &url, 30_000 * scale)?;
+    let bench = broker::Bench::new(pool, &url, 60_000 * scale)?;
     // In turns, so that both meet the same noise of the machine.
     let (mut raw, mut strict): (f64, f64) = (0.0, 0.0);
     for round in 1..=3 {

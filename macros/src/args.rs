@@ -6,7 +6,7 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::{Error, Ident, LitInt, LitStr, Path, Token, Type, bracketed, parenthesized, parse_quote};
 
 use crate::duration;
-use crate::model::{Compensate, Kind, Retry, SagaArgs, StepArgs, UndoArgs};
+use crate::model::{Attempts, Compensate, Kind, Retry, SagaArgs, StepArgs, UndoArgs};
 use crate::sink::Sink;
 
 const SAGA_KEYS: &str = "`name`, `version`, `input` and `crate`";
@@ -160,14 +160,14 @@ fn retry(input: ParseStream<'_>) -> syn::Result<Retry> {
     Ok(retry)
 }
 
-fn attempts(input: ParseStream<'_>) -> syn::Result<Option<u32>> {
+fn attempts(input: ParseStream<'_>) -> syn::Result<Attempts> {
     input.parse::<Token![=]>()?;
     if input.peek(syn::LitInt) {
-        return positive(&input.parse()?).map(Some);
+        return positive(&input.parse()?).map(Attempts::Most);
     }
     let word: Ident = input.parse()?;
     if word == "forever" {
-        return Ok(None);
+        return Ok(Attempts::Forever);
     }
     Err(Error::new(word.span(), "attempts are a number, or `forever`"))
 }

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn units_are_told_apart() {
         assert_eq!(of("200ms"), Some(Duration::from_millis(200)));
-        assert_eq!(of(" 2h "), Some(Duration::from_secs(7200)));
+        assert_eq!(of(" 2h "), Some(Duration::from_hours(2)));
         assert_eq!([of("5"), of("s"), of("0s"), of("1.5s"), of("-1s")], [None; 5]);
     }
 }

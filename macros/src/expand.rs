@@ -7,7 +7,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Path, ReturnType, Type};
 
-use crate::model::{Body, Kind, Param, Retry, Saga, Step};
+use crate::model::{Attempts, Body, Kind, Param, Retry, Saga, Step};
 use crate::sink::Sink;
 use crate::source;
 use crate::validate::{Graph, validate};
@@ -19,17 +19,19 @@ pub(crate) fn saga(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let graph = saga.as_ref().and_then(|saga| validate(saga, &mut sink));
     let glue = match (saga, graph) {
         (Some(saga), Some(graph)) if sink.is_empty() => {
-            check_transactions(&saga, &mut sink).map(|tx| glue(&saga, &graph, tx))
+            let tx = transaction(&saga, &mut sink);
+            sink.is_empty().then(|| glue(&saga, &graph, tx))
         }
         _ => None,
     };
     let block = source::without_markers(item);
     let errors = sink.into_tokens();
-    quote!(#block #glue #errors)
+    // A step is async whether or not it has something to wait for.
+    quote!(#[allow(clippy::unused_async)] #block #glue #errors)
 }
 
 /// The transaction type of the tx bodies: all of them the same, or none.
-fn check_transactions(saga: &Saga, sink: &mut Sink) -> Option<Option<Type>> {
+fn transaction(saga: &Saga, sink: &mut Sink) -> Option<Type> {
     let bodies = saga.steps.iter().map(|step| &step.body).chain(saga.compensations.iter().map(|undo| &undo.body));
     let mut tx: Option<Type> = None;
     for (kind, ty) in bodies.filter_map(|body| body.capability.as_ref()) {
@@ -51,14 +53,12 @@ fn check_transactions(saga: &Saga, sink: &mut Sink) -> Option<Option<Type>> {
             None => tx = Some(ty.clone()),
         }
     }
-    Some(tx)
+    tx
 }
 
 fn glue(saga: &Saga, graph: &Graph, tx: Option<Type>) -> TokenStream {
     let krate = &saga.args.krate;
-    let (_, ty_generics, where_clause) = saga.generics.split_for_impl();
-    let _ = ty_generics;
-    let (impl_generics, ..) = saga.generics.split_for_impl();
+    let (impl_generics, _, where_clause) = saga.generics.split_for_impl();
     let (self_ty, input) = (&saga.self_ty, &saga.args.input);
     let (name, version) = (&saga.args.name, saga.args.version);
     let steps = saga.steps.iter().enumerate().map(|(index, step)| definition(saga, graph, index, step));
@@ -187,8 +187,8 @@ fn retry(krate: &Path, retry: Option<Retry>, default: &str) -> TokenStream {
     let default = format_ident!("{default}");
     let Some(Retry { attempts, backoff }) = retry else { return quote!(#krate::RetryPolicy::#default) };
     let attempts = match attempts {
-        Some(Some(most)) => quote!(::core::option::Option::Some(#most)),
-        Some(None) => quote!(::core::option::Option::None),
+        Some(Attempts::Most(most)) => quote!(::core::option::Option::Some(#most)),
+        Some(Attempts::Forever) => quote!(::core::option::Option::None),
         None => quote!(#krate::RetryPolicy::#default.attempts),
     };
     let (first, longest) = match backoff {
@@ -216,10 +216,8 @@ fn arm(saga: &Saga, step: usize, body: &Body, forward: bool) -> TokenStream {
         let local = local(param);
         if param.optional { quote!(#local.as_ref()) } else { quote!(&#local) }
     });
-    let capability = match body.capability {
-        Some((Kind::Tx, _)) => quote!(__amends_capability.tx()),
-        _ => quote!(__amends_capability.call()),
-    };
+    let is_tx = matches!(body.capability, Some((Kind::Tx, _)));
+    let capability = if is_tx { quote!(__amends_capability.tx()) } else { quote!(__amends_capability.call()) };
     // On the method's name, so that a future which is not `Send` is reported there.
     let call = quote_spanned!(method.span()=> self.#method(__amends_capability #(, #arguments)*).await?);
     let output = if forward {

@@ -81,9 +81,15 @@ pub(crate) enum Compensate {
 /// `retry(…)`; what is not written keeps the default.
 #[derive(Default, Clone, Copy)]
 pub(crate) struct Retry {
-    /// `Some(None)` is `forever`.
-    pub(crate) attempts: Option<Option<u32>>,
+    pub(crate) attempts: Option<Attempts>,
     pub(crate) backoff: Option<(Duration, Duration)>,
+}
+
+/// `attempts = 8` or `attempts = forever`.
+#[derive(Clone, Copy)]
+pub(crate) enum Attempts {
+    Most(u32),
+    Forever,
 }
 
 /// A method that is a step's or a compensation's body.

@@ -13,12 +13,12 @@ use crate::sink::Sink;
 /// The block as it was written, without `#[step]` and `#[compensate]`.
 pub(crate) fn without_markers(item: TokenStream) -> TokenStream {
     let mut tokens: Vec<TokenTree> = item.into_iter().collect();
-    if let Some(TokenTree::Group(block)) = tokens.last_mut() {
-        if block.delimiter() == Delimiter::Brace {
-            let mut stripped = Group::new(Delimiter::Brace, strip(block.stream()));
-            stripped.set_span(block.span());
-            *block = stripped;
-        }
+    if let Some(TokenTree::Group(block)) = tokens.last_mut()
+        && block.delimiter() == Delimiter::Brace
+    {
+        let mut stripped = Group::new(Delimiter::Brace, strip(block.stream()));
+        stripped.set_span(block.span());
+        *block = stripped;
     }
     tokens.into_iter().collect()
 }

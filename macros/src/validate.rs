@@ -1,6 +1,6 @@
 //! The rules of a saga. Each mistake gives one message, on the token that made it, with the way to mend it.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use proc_macro2::Span;
 use syn::Ident;
@@ -61,7 +61,7 @@ fn known_steps<'a>(steps: impl Iterator<Item = &'a Step>) -> String {
 }
 
 fn names(saga: &Saga, sink: &mut Sink) {
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for step in &saga.steps {
         let (name, span) = match &step.args.name {
             Some(name) => (name.value(), name.span()),
@@ -73,7 +73,7 @@ fn names(saga: &Saga, sink: &mut Sink) {
                 format!("a step cannot be called `{name}`, which means something else in a saga; give it another name"),
             );
         }
-        if seen.insert(name.clone(), ()).is_some() {
+        if !seen.insert(name.clone()) {
             sink.at(span, format!("two steps are recorded as `{name}`; give one of them another `name = \"…\"`"));
         }
     }
@@ -200,7 +200,7 @@ fn capability(body: &Body, kind: Option<Kind>, sink: &mut Sink) {
             sink.at(span, format!("a `{}` step receives {} first, after `&self`", kind.key(), kind.capability()));
         }
         (Some(kind), None) => {
-            sink.at(span, format!("a `{}` step receives {} first, after `&self`", kind.key(), kind.capability()))
+            sink.at(span, format!("a `{}` step receives {} first, after `&self`", kind.key(), kind.capability()));
         }
         (None, None) => sink.at(
             span,

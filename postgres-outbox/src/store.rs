@@ -123,10 +123,8 @@ impl WorkerStore for PgStore {
     }
 
     async fn heartbeat(&self, worker: WorkerId, lease: Duration) -> Result<(), StoreError> {
-        match workers::renew(&self.own, worker, lease).await.map_err(store_error)? {
-            true => Ok(()),
-            false => Err(StoreError::WorkerLost),
-        }
+        let renewed = workers::renew(&self.own, worker, lease).await.map_err(store_error)?;
+        if renewed { Ok(()) } else { Err(StoreError::WorkerLost) }
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<Loaded>, StoreError> {

@@ -15,7 +15,7 @@ pub struct TestDatabase {
 }
 
 /// What a killed test run has left behind is dropped by later runs after this time.
-const STALE_AFTER: Duration = Duration::from_secs(3600);
+const STALE_AFTER: Duration = Duration::from_hours(1);
 
 impl TestDatabase {
     /// Creates a database on the server of `DATABASE_URL`.

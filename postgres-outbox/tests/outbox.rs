@@ -243,12 +243,11 @@ async fn random_schedules_lose_nothing_and_keep_each_key_in_order() {
             .execute(pool)
             .await
             .unwrap();
-        let mut lane = match Lane::acquire(pool, 0, Uuid::now_v7(), "test", LEASE).await.unwrap() {
-            Some(lane) => lane,
-            None => {
-                sqlx::query("update amends.cursor set expires_at = clock_timestamp()").execute(pool).await.unwrap();
-                acquire(pool).await
-            }
+        let mut lane = if let Some(lane) = Lane::acquire(pool, 0, Uuid::now_v7(), "test", LEASE).await.unwrap() {
+            lane
+        } else {
+            sqlx::query("update amends.cursor set expires_at = clock_timestamp()").execute(pool).await.unwrap();
+            acquire(pool).await
         };
         let mut open: HashMap<u64, (Transaction<'static, Postgres>, i64)> = HashMap::new();
         let mut committed: HashMap<u64, Vec<i64>> = HashMap::new();

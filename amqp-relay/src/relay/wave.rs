@@ -97,11 +97,10 @@ fn decide(
             Confirmation::Nack(_) => Verdict::Refused("the broker refused it (nack)".into()),
             Confirmation::NotRequested => Verdict::Refused("the channel does not confirm".into()),
         };
-        if let Some(back) = confirmation.take_message() {
-            if let Some(id) = back.delivery.properties.message_id() {
-                returned
-                    .insert(id.to_string(), format!("the broker returned it: {} {}", back.reply_code, back.reply_text));
-            }
+        if let Some(back) = confirmation.take_message()
+            && let Some(id) = back.delivery.properties.message_id()
+        {
+            returned.insert(id.to_string(), format!("the broker returned it: {} {}", back.reply_code, back.reply_text));
         }
     }
     for (message, verdict) in messages.iter().zip(&mut verdicts) {

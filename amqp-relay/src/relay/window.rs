@@ -23,7 +23,7 @@ type Place = (u64, usize);
 
 pub(crate) struct Window {
     ordering: Ordering,
-    pages: VecDeque<Open>,
+    pages: VecDeque<OpenPage>,
     first: u64,
     pending: VecDeque<Place>,
     /// Keys with an unconfirmed message.
@@ -32,13 +32,16 @@ pub(crate) struct Window {
     blocked: HashSet<String>,
 }
 
-struct Open {
+struct OpenPage {
     page: Page,
     /// Messages without a verdict.
-    open: usize,
+    undecided: usize,
     /// Why messages are not published, and whether the broker said so.
     unpublished: HashMap<usize, (bool, String)>,
 }
+
+/// A message that is not published: its index in the page, whether the broker refused it, and why.
+pub(crate) type Left = (usize, bool, String);
 
 /// Messages that are published together.
 pub(crate) struct Wave {
@@ -78,8 +81,8 @@ impl Window {
                 _ => self.pending.push_back((number, index)),
             }
         }
-        let open = page.messages.len() - unpublished.len();
-        self.pages.push_back(Open { page, open, unpublished });
+        let undecided = page.messages.len() - unpublished.len();
+        self.pages.push_back(OpenPage { page, undecided, unpublished });
     }
 
     /// The next wave of at most `most` messages; `None` if nothing may be published now.
@@ -118,7 +121,7 @@ impl Window {
             match verdict {
                 Verdict::Published => {
                     published += 1;
-                    self.open_page(place.0).open -= 1;
+                    self.open_page(place.0).undecided -= 1;
                 }
                 Verdict::Refused(reason) => {
                     self.blocked.extend(key);
@@ -131,8 +134,8 @@ impl Window {
     }
 
     /// The oldest page, once every message of it has a verdict.
-    pub(crate) fn settled(&mut self) -> Option<(Page, Vec<(usize, bool, String)>)> {
-        if self.pages.front()?.open > 0 {
+    pub(crate) fn settled(&mut self) -> Option<(Page, Vec<Left>)> {
+        if self.pages.front()?.undecided > 0 {
             return None;
         }
         let open = self.pages.pop_front()?;
@@ -148,7 +151,7 @@ impl Window {
 
     fn leave(&mut self, (page, index): Place, refused: bool, reason: String) {
         let open = self.open_page(page);
-        open.open -= 1;
+        open.undecided -= 1;
         open.unpublished.insert(index, (refused, reason));
     }
 
@@ -156,7 +159,7 @@ impl Window {
         &self.pages[(page - self.first) as usize].page.messages[index]
     }
 
-    fn open_page(&mut self, page: u64) -> &mut Open {
+    fn open_page(&mut self, page: u64) -> &mut OpenPage {
         &mut self.pages[(page - self.first) as usize]
     }
 }
@@ -164,7 +167,7 @@ impl Window {
 const BEHIND: &str = "behind a held message of its key";
 
 /// The messages of a settled page that are not published, as the lane wants them.
-pub(crate) fn unpublished<'a>(page: &'a Page, left: &[(usize, bool, String)]) -> Vec<Unpublished<'a>> {
+pub(crate) fn unpublished<'a>(page: &'a Page, left: &[Left]) -> Vec<Unpublished<'a>> {
     left.iter()
         .map(|(index, refused, reason)| Unpublished {
             message: &page.messages[*index],

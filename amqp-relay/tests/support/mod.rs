@@ -42,7 +42,7 @@ impl World {
         self.database.pool()
     }
 
-    pub fn url(&self) -> AmqpUrl {
+    pub fn url() -> AmqpUrl {
         amqp_url().parse().unwrap()
     }
 
@@ -70,7 +70,7 @@ impl World {
     }
 
     pub fn relay(&self, options: RelayOptions) -> Running {
-        Running::start(Relay::new(self.pool().clone(), self.url(), options))
+        Running::start(Relay::new(self.pool().clone(), Self::url(), options))
     }
 
     /// Everything in the queue, in order, until `count` different messages were seen.

@@ -25,7 +25,7 @@ pub use position::{Pass, Position, Read, Snapshot};
 #[derive(Debug)]
 pub struct Lane {
     conn: PgConnection,
-    lane: i16,
+    number: i16,
     owner: Uuid,
     epoch: i64,
     lease: Duration,
@@ -92,7 +92,7 @@ impl Lane {
         };
         let mut taken = Self {
             conn,
-            lane,
+            number: lane,
             owner,
             epoch,
             lease,
@@ -118,7 +118,7 @@ impl Lane {
     }
 
     async fn reload_held(&mut self) -> Result<(), sqlx::Error> {
-        (self.held_keys, self.has_held) = held::keys(&mut self.conn, self.lane).await?;
+        (self.held_keys, self.has_held) = held::keys(&mut self.conn, self.number).await?;
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn read(&mut self, limit: usize) -> Result<Page, LaneError> {
-        let (messages, snapshot, value) = read::page(&mut self.conn, self.lane, &self.position, limit).await?;
+        let (messages, snapshot, value) = read::page(&mut self.conn, self.number, &self.position, limit).await?;
         let full = messages.len() == limit;
         let read = Read { snapshot, last_seq: messages.last().map(|message| message.seq), full };
         let after = self.position.after(&read, self.known_value);
@@ -153,7 +153,8 @@ impl Lane {
         }
         // Read before this move, and so safe to pair with any snapshot taken after it.
         let value = self.read_value;
-        lease::move_to(&mut self.conn, self.lane, self.owner, self.epoch, self.lease, &page.after, unpublished).await?;
+        lease::move_to(&mut self.conn, self.number, self.owner, self.epoch, self.lease, &page.after, unpublished)
+            .await?;
         self.known_value = value;
         self.has_held |= !unpublished.is_empty();
         self.held_keys.extend(unpublished.iter().filter_map(|held| held.message.message.key.clone()));
@@ -165,7 +166,7 @@ impl Lane {
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane.
     pub async fn renew(&mut self) -> Result<(), LaneError> {
-        lease::renew(&mut self.conn, self.lane, self.owner, self.epoch, self.lease).await
+        lease::renew(&mut self.conn, self.number, self.owner, self.epoch, self.lease).await
     }
 
     /// Gives the lane back, so that a standby need not wait for the lease to run out.
@@ -173,7 +174,7 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn release(mut self) -> Result<(), LaneError> {
-        lease::release(&mut self.conn, self.lane, self.owner, self.epoch).await?;
+        lease::release(&mut self.conn, self.number, self.owner, self.epoch).await?;
         Ok(self.conn.close().await?)
     }
 
@@ -182,7 +183,7 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn due_held(&mut self, limit: usize) -> Result<Vec<Held>, LaneError> {
-        Ok(held::due(&mut self.conn, self.lane, limit).await?)
+        Ok(held::due(&mut self.conn, self.number, limit).await?)
     }
 
     /// Removes held messages that are published now; a key whose last one it was returns to the fast path.
@@ -190,7 +191,7 @@ impl Lane {
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn settle_held(&mut self, seqs: &[i64]) -> Result<(), LaneError> {
-        held::remove(&mut self.conn, self.lane, self.epoch, seqs).await?;
+        held::remove(&mut self.conn, self.number, self.epoch, seqs).await?;
         Ok(self.reload_held().await?)
     }
 
@@ -199,7 +200,7 @@ impl Lane {
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn refused_held(&mut self, seq: i64, reason: &str, most_attempts: i32) -> Result<(), LaneError> {
-        held::refused(&mut self.conn, self.lane, self.epoch, seq, reason, most_attempts).await
+        held::refused(&mut self.conn, self.number, self.epoch, seq, reason, most_attempts).await
     }
 }
 

@@ -148,7 +148,7 @@ impl<S: Statement> Queue<S> {
                 Fault::Connection => {
                     tracing::warn!(%error, writes = batch.len(), "the database is away; the batch waits");
                     sleep(PAUSE_WITHOUT_DATABASE).await;
-                    stack.extend(self.keep_the_patient(batch, &error));
+                    stack.extend(keep_the_patient(batch, &error));
                 }
                 Fault::Schema => batch.into_iter().for_each(|ticket| refuse(ticket, &error)),
                 Fault::Contention | Fault::Data if batch.len() > 1 => {
@@ -167,13 +167,6 @@ impl<S: Statement> Queue<S> {
         self.statement.perform(&mut conn, &ops).await
     }
 
-    fn keep_the_patient(&self, batch: Vec<Ticket<S>>, error: &sqlx::Error) -> Option<Vec<Ticket<S>>> {
-        let (patient, spent): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|ticket| ticket.since.elapsed() < PATIENCE);
-        spent.into_iter().for_each(|ticket| refuse(ticket, error));
-        (!patient.is_empty()).then_some(patient)
-    }
-
     /// Tries a write again after a pause, in nobody's way.
     fn later(self: &Arc<Self>, ticket: Ticket<S>) {
         let queue = Arc::clone(self);
@@ -183,6 +176,15 @@ impl<S: Statement> Queue<S> {
             queue.arrived.notify_one();
         });
     }
+}
+
+/// Those that have not waited too long; the others are told.
+fn keep_the_patient<S: Statement>(batch: Vec<Ticket<S>>, error: &sqlx::Error) -> Option<Vec<Ticket<S>>> {
+    let (patient, spent): (Vec<_>, Vec<_>) = batch.into_iter().partition(|ticket| ticket.since.elapsed() < PATIENCE);
+    for ticket in spent {
+        refuse(ticket, error);
+    }
+    (!patient.is_empty()).then_some(patient)
 }
 
 fn refuse<S: Statement>(ticket: Ticket<S>, error: &sqlx::Error) {

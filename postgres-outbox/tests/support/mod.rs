@@ -93,7 +93,7 @@ impl Steps<StepTx> for Shop {
                         "insert into charge (key, live) values ($1, true) on conflict do nothing",
                         capability,
                     )
-                    .await?
+                    .await?;
                 }
                 2 if order.card == REFUSED_CARD => return Err(reject("card_refused")),
                 2 => {}

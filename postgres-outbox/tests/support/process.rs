@@ -74,7 +74,7 @@ pub fn signal(child: &Child, signal: &str) {
 pub fn is_child() -> bool {
     let Ok(job) = std::env::var(CHILD) else { return false };
     let job: Job = serde_json::from_str(&job).unwrap();
-    *FREEZE_AT.lock().unwrap() = job.freeze_at.clone();
+    FREEZE_AT.lock().unwrap().clone_from(&job.freeze_at);
     set_hook(count);
     // One thread, so that a frozen statement freezes the whole process.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

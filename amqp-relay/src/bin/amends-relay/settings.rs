@@ -17,11 +17,11 @@ pub(crate) struct Flags {
     #[arg(long, global = true, env = "AMENDS_CONFIG")]
     #[serde(skip)]
     config: Option<PathBuf>,
-    /// The PostgreSQL database with the outbox. [env: DATABASE_URL]
+    /// The PostgreSQL database with the outbox. [env: `DATABASE_URL`]
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     database_url: Option<String>,
-    /// The RabbitMQ broker. [env: AMQP_URL]
+    /// The RabbitMQ broker. [env: `AMQP_URL`]
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     amqp_url: Option<String>,
@@ -178,8 +178,9 @@ fn describe(error: &figment::Error) -> String {
             Kind::UnknownField(field, known) => {
                 format!("there is no setting `{field}`{place}; the settings are: {}", known.join(", "))
             }
-            Kind::InvalidType(_, expected) => format!("`{key}` must be {expected}{place}"),
-            Kind::InvalidValue(_, expected) => format!("`{key}` must be {expected}{place}"),
+            Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) => {
+                format!("`{key}` must be {expected}{place}")
+            }
             Kind::UnknownVariant(_, known) => format!("`{key}` must be one of {}{place}", known.join(", ")),
             Kind::Message(text) if key.is_empty() => format!("{}{place}", text.lines().next().unwrap_or_default()),
             _ => format!("`{key}` cannot be read{place}"),

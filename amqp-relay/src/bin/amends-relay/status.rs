@@ -12,7 +12,7 @@ pub(crate) fn table(overview: &Overview) -> String {
 }
 
 fn write_table(out: &mut String, overview: &Overview) -> std::fmt::Result {
-    writeln!(out, "{:<32} {:<14} {:>9}  {}", "SAGA", "STATUS", "COUNT", "OVERDUE")?;
+    writeln!(out, "{:<32} {:<14} {:>9}  OVERDUE", "SAGA", "STATUS", "COUNT")?;
     for saga in &overview.sagas {
         let overdue = if saga.overdue_seconds > 0.0 { format!("{:.1} s", saga.overdue_seconds) } else { "-".into() };
         writeln!(out, "{:<32} {:<14} {:>9}  {overdue}", saga.name, saga.status, saga.count)?;
