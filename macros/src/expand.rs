@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Path, ReturnType, Type};
@@ -241,21 +241,35 @@ fn local(param: &Param) -> syn::Ident {
 fn read(saga: &Saga, param: &Param) -> TokenStream {
     let krate = &saga.args.krate;
     let (local, ty) = (local(param), &param.ty);
-    if param.name == "input" {
+    let (recorded, read) = if param.name == "input" {
         let input = &saga.args.input;
-        return quote_spanned! {ty.span()=>
-            #krate::__private::is_same::<#input, #ty>();
-            let #local: #input = __amends_data.input()?;
-        };
-    }
-    let index = saga.steps.iter().position(|step| *step.body.name() == param.name).unwrap_or_default();
-    let output = output_type(krate, &saga.steps[index].body);
-    let check = quote_spanned!(ty.span()=> #krate::__private::is_same::<#output, #ty>(););
-    if param.optional {
-        quote! { #check let #local: ::core::option::Option<#output> = __amends_data.maybe_output(#index)?; }
+        (quote!(#input), quote!(input()))
     } else {
-        quote! { #check let #local: #output = __amends_data.output(#index)?; }
-    }
+        let index = saga.steps.iter().position(|step| *step.body.name() == param.name).unwrap_or_default();
+        let read = if param.optional { quote!(maybe_output(#index)) } else { quote!(output(#index)) };
+        (output_type(krate, &saga.steps[index].body), read)
+    };
+    // All on the parameter's type, so that a mismatch is reported there, and only there: what follows reads what the
+    // parameter says.
+    let recorded = respan(recorded, ty.span());
+    let check = quote_spanned!(ty.span()=> #krate::__private::is_same::<#recorded, #ty>(););
+    let local_ty = if param.optional { quote!(::core::option::Option<#ty>) } else { quote!(#ty) };
+    quote! { #check let #local: #local_ty = __amends_data.#read?; }
+}
+
+fn respan(tokens: TokenStream, span: Span) -> TokenStream {
+    let respanned = tokens.into_iter().map(|token| match token {
+        TokenTree::Group(group) => {
+            let mut group = Group::new(group.delimiter(), respan(group.stream(), span));
+            group.set_span(span);
+            TokenTree::Group(group)
+        }
+        mut token => {
+            token.set_span(span);
+            token
+        }
+    });
+    respanned.collect()
 }
 
 /// What a step's method returns when it succeeds.

@@ -1,0 +1,11 @@
+use amends::Message;
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize, Message)]
+struct Booked {
+    trip: u8,
+}
+
+fn main() {
+    let _ = Booked { trip: 1 }.trip;
+}

@@ -1,0 +1,15 @@
+use amends::{Call, StepResult, saga};
+
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = u8)]
+impl Trip {
+    #[step(call, compensate = none)]
+    async fn book(&self, _call: &Call, flight: &u8) -> StepResult<u8> {
+        Ok(*flight)
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}
