@@ -39,9 +39,13 @@ declare
 begin
     while part * size < newest + ahead loop
         if to_regclass('amends.outbox_' || part) is null then
-            execute format('create table amends.%I partition of amends.outbox for values from (%s) to (%s)',
-                'outbox_' || part, part * size, (part + 1) * size);
-            made := made + 1;
+            begin
+                execute format('create table amends.%I partition of amends.outbox for values from (%s) to (%s)',
+                    'outbox_' || part, part * size, (part + 1) * size);
+                made := made + 1;
+            exception when check_violation then
+                raise warning 'rows of outbox_% are in the default partition already, and stay there', part;
+            end;
         end if;
         part := part + 1;
     end loop;

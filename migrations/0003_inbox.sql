@@ -19,9 +19,13 @@ begin
     while week < now() + ahead loop
         child := 'inbox_' || to_char(week at time zone 'UTC', 'YYYYMMDD');
         if to_regclass('amends.' || child) is null then
-            execute format('create table amends.%I partition of amends.inbox for values from (%L) to (%L)',
-                child, amends.uuid_floor(week), amends.uuid_floor(week + interval '7 days'));
-            made := made + 1;
+            begin
+                execute format('create table amends.%I partition of amends.inbox for values from (%L) to (%L)',
+                    child, amends.uuid_floor(week), amends.uuid_floor(week + interval '7 days'));
+                made := made + 1;
+            exception when check_violation then
+                raise warning 'rows of % are in the default partition already, and stay there', child;
+            end;
         end if;
         week := week + interval '7 days';
     end loop;

@@ -23,12 +23,14 @@ pub(crate) fn fault(error: &sqlx::Error) -> Fault {
         };
     };
     match database.code().as_deref().unwrap_or_default() {
-        // lock_not_available, deadlock_detected, serialization_failure
-        "55P03" | "40P01" | "40001" => Fault::Contention,
+        // lock_not_available, deadlock_detected, serialization_failure, query_canceled (it took too long)
+        "55P03" | "40P01" | "40001" | "57014" => Fault::Contention,
         // undefined_table, undefined_column, undefined_function, invalid_schema_name, insufficient_privilege
         "42P01" | "42703" | "42883" | "3F000" | "42501" => Fault::Schema,
-        // The server is full, shutting down, starting up or out of connections; also a disk that is full (53100).
-        code if ["08", "53", "57", "58", "XX"].iter().any(|class| code.starts_with(class)) => Fault::Connection,
+        // The server is full, shutting down, starting up, out of connections, or a standby now (25006); or its disk is full.
+        "25006" => Fault::Connection,
+        code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Fault::Connection,
+        // Also an internal error (XX000): it is the rows' until one of them stands alone.
         _ => Fault::Data,
     }
 }

@@ -22,6 +22,7 @@ mod hook;
 mod inbox;
 mod load;
 mod outbox;
+mod partitions;
 pub mod schema;
 mod start;
 pub mod status;

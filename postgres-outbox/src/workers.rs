@@ -7,12 +7,12 @@ use amends::{Event, SagaId, WorkerId};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::hook;
 use crate::writer::Write;
+use crate::{hook, partitions};
 
 pub(crate) async fn register(pool: &PgPool, worker: WorkerId, name: &str, lease: Duration) -> Result<(), sqlx::Error> {
     hook::before("register");
-    sqlx::query("select amends.make_saga_partitions(interval '28 days')").execute(pool).await?;
+    partitions::make_ahead(&mut *pool.acquire().await?).await;
     sqlx::query(
         "with gone as (
             delete from amends.worker w where w.expires_at < now() - interval '1 hour'

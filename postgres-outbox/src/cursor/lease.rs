@@ -41,6 +41,9 @@ pub(super) async fn take(
     .bind(lease)
     .fetch_optional(&mut *conn)
     .await?;
+    if taken.is_some() {
+        crate::partitions::make_ahead(conn).await;
+    }
     let Some((epoch, written_in, prev, floor, pass, pass_seq, pass_floor)) = taken else { return Ok(None) };
     if written_in != system && system != 0 {
         tracing::warn!(lane, "the database was restored into another cluster; publishing everything retained again");

@@ -71,10 +71,10 @@ impl Kind {
                 image: "postgres:15",
                 ports: port::POSTGRES,
                 inner_port: 5432,
-                settings: &["POSTGRES_USER=amends", "POSTGRES_PASSWORD=amends"],
-                url: ["postgres://amends:amends@127.0.0.1:", "/amends"],
+                settings: &["POSTGRES_USER=developer", "POSTGRES_PASSWORD=amends"],
+                url: ["postgres://developer:amends@127.0.0.1:", "/developer"],
                 // By TCP: while the image sets itself up, it listens on a socket only.
-                ready: &["pg_isready", "--host", "127.0.0.1", "--username", "amends"],
+                ready: &["pg_isready", "--host", "127.0.0.1", "--username", "developer"],
                 place: Place::of("postgres", "postgres"),
             },
             Self::RabbitMq => Container {

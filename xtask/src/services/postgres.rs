@@ -12,7 +12,8 @@ use super::server::{self, Server};
 use super::{port, process};
 use crate::error::{Error, Result};
 
-const USER: &str = "amends";
+/// Not `amends`: its `search_path` would begin with the schema of that name, and take the application's tables there.
+const USER: &str = "developer";
 const SETTINGS: &str = "amends.conf";
 const PATIENCE: Duration = Duration::from_mins(1);
 
