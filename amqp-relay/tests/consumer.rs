@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use lapin::BasicProperties;
-use lapin::options::BasicPublishOptions;
+use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
 use sqlx::{PgConnection, PgPool};
 use support::{World, publish, until};
 use tokio::task::JoinHandle;
@@ -87,8 +88,8 @@ async fn until_declared(world: &World, queue: &QueueTopology) {
     let deadline = tokio::time::Instant::now() + support::PATIENCE;
     loop {
         let channel = world.connection.create_channel().await.unwrap();
-        let passive = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
-        let found = channel.queue_declare(queue.name.as_str().into(), passive, Default::default()).await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.name.as_str().into(), passive, FieldTable::default()).await;
         if found.is_ok_and(|queue| queue.consumer_count() > 0) {
             return;
         }
@@ -157,7 +158,8 @@ async fn a_message_that_can_never_be_handled_goes_to_the_dead_letters_and_blocks
     let grave = format!("{}.dead", queue.name);
     let mut dead = Vec::new();
     while dead.len() < 2 {
-        if let Some(message) = world.channel.basic_get(grave.as_str().into(), Default::default()).await.unwrap() {
+        if let Some(message) = world.channel.basic_get(grave.as_str().into(), BasicGetOptions::default()).await.unwrap()
+        {
             dead.push(String::from_utf8(message.delivery.data.clone()).unwrap());
         }
     }
