@@ -48,7 +48,8 @@ impl World {
     pub(crate) async fn create(database_url: &str, amqp_url: &str) -> Result<Self, Failure> {
         let server: Url = database_url.parse().map_err(|error| format!("DATABASE_URL is not a URL: {error}"))?;
         let options: PgConnectOptions =
-            database_url.parse().map_err(|error| format!("DATABASE_URL names no database: {error}"))?;
+            // The parser's own words may quote the password.
+            database_url.parse().map_err(|_| "DATABASE_URL is not a PostgreSQL URL: postgres://user:password@host/name")?;
         let options = options.disable_statement_logging();
         let mut admin = options
             .connect()
@@ -106,31 +107,34 @@ impl World {
     /// Removes everything but the logs.
     pub(crate) async fn remove(self) -> Result<(), Failure> {
         self.close().await;
-        let broker = connect_broker(&self.amqp_url).await;
-        if let Ok(broker) = &broker {
-            delete_queues(broker, &self.name).await;
-        }
+        let queues = self.delete_queues().await;
+        // Also when the broker is gone: it must not leave the databases behind too.
         drop_databases(&self.options, &self.name, " with (force)").await?;
-        // The databases went first: a broker that is gone must not leave both behind.
-        broker?.close(200, "done".into()).await?;
-        Ok(())
+        queues
     }
 
-    /// Leaves the databases, and says how to look at them and how to remove them.
+    /// Leaves the databases, and says how to look at them and how to remove them, without a password in it.
     pub(crate) async fn keep(self) -> Result<(), Failure> {
         self.close().await;
+        self.delete_queues().await?;
         let mut admin = self.admin.lock().await;
-        println!("\nKept, with the queue {} and the logs in {}:", self.queue(), self.logs.display());
+        println!("\nThe logs are in {}. The databases are kept; look at them with:", self.logs.display());
+        println!("  eval \"$(cargo xtask services up)\"");
         for service in SERVICES {
             let comment = format!("comment on database {}_{service} is '{KEPT}'", self.name);
             sqlx::raw_sql(AssertSqlSafe(comment)).execute(&mut *admin).await?;
-            println!("  psql '{}'", self.url(service));
+            println!("  psql \"${{DATABASE_URL%/*}}/{}_{service}\"", self.name);
         }
-        println!("Look at amends.saga, amends.journal and amends.outbox in the first. Remove them with:");
-        for service in SERVICES {
-            println!("  psql '{}' -c 'drop database {}_{service}'", self.server, self.name);
-        }
+        println!("The sagas are in amends.saga and amends.journal of the first. Remove the databases with:");
+        let drops = SERVICES.map(|service| format!("-c 'drop database {}_{service}'", self.name));
+        println!("  psql \"$DATABASE_URL\" {}", drops.join(" "));
         Ok(())
+    }
+
+    async fn delete_queues(&self) -> Result<(), Failure> {
+        let broker = connect_broker(&self.amqp_url).await?;
+        delete_queues(&broker, &self.name).await;
+        Ok(broker.close(200, "done".into()).await?)
     }
 
     async fn close(&self) {
