@@ -16,6 +16,7 @@ use crate::{Error, SagaId, StepError};
 pub struct Call {
     saga: SagaId,
     key: String,
+    step_key: String,
     attempt: u32,
     deadline: Instant,
     cancelled: CancellationToken,
@@ -25,17 +26,19 @@ pub struct Call {
 impl Call {
     pub(crate) fn new(
         saga: SagaId,
-        key: String,
+        step_key: String,
+        is_undo: bool,
         attempt: u32,
         timeout: Duration,
         cancelled: CancellationToken,
     ) -> Self {
-        Self { saga, key, attempt, deadline: Instant::now() + timeout, cancelled, outbox: Mutex::default() }
+        let key = if is_undo { format!("{step_key}/undo") } else { step_key.clone() };
+        Self { saga, key, step_key, attempt, deadline: Instant::now() + timeout, cancelled, outbox: Mutex::default() }
     }
 
     /// A call outside any saga, for a unit test of a step's body.
     pub fn test(key: &str) -> Self {
-        Self::new(SagaId::new(), key.to_owned(), 1, crate::Definition::DEFAULT_TIMEOUT, CancellationToken::new())
+        Self::new(SagaId::new(), key.to_owned(), false, 1, crate::Definition::DEFAULT_TIMEOUT, CancellationToken::new())
     }
 
     /// The saga.
@@ -46,6 +49,12 @@ impl Call {
     /// A key that is the same in every attempt of this step, on every worker, and differs for every other step.
     pub fn idempotency_key(&self) -> &str {
         &self.key
+    }
+
+    /// The idempotency key under which the step itself runs or ran. A compensation names by it what is to be undone; in
+    /// the step it is the same as [`idempotency_key`](Self::idempotency_key).
+    pub fn step_key(&self) -> &str {
+        &self.step_key
     }
 
     /// Which attempt this is, counted from 1.

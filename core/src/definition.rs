@@ -129,8 +129,9 @@ impl Definition {
         }
         for (index, step) in self.steps.iter().enumerate() {
             let name = &step.name;
-            if !is_name(name) {
-                return fail(format!("step {index}: a name has 1 to {MAX_NAME_BYTES} visible characters"));
+            // A slash ends the step in an idempotency key.
+            if !is_name(name) || name.contains('/') {
+                return fail(format!("step {index}: a name has 1 to {MAX_NAME_BYTES} visible characters and no slash"));
             }
             if self.steps[..index].iter().any(|earlier| earlier.name == *name) {
                 return fail(format!(

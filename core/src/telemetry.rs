@@ -21,8 +21,15 @@ pub const ADOPTED: &str = "amends_sagas_adopted_total";
 pub const CONFLICTS: &str = "amends_append_conflicts_total";
 
 /// The span of one attempt; a child of the trace that started the saga.
-pub(crate) fn attempt_span(saga: SagaId, name: &str, step: &str, attempt: u32, parent: Option<&str>) -> Span {
-    let span = tracing::info_span!("saga.step", saga = %saga, saga.name = name, step, attempt);
+pub(crate) fn attempt_span(
+    saga: SagaId,
+    name: &str,
+    step: &str,
+    phase: &'static str,
+    attempt: u32,
+    parent: Option<&str>,
+) -> Span {
+    let span = tracing::info_span!("saga.step", saga = %saga, saga.name = name, step, phase, attempt);
     trace::set_parent(&span, parent);
     span
 }

@@ -51,14 +51,8 @@ impl Payments {
 
     /// Undoes the charge that the compensated step made or may have made.
     pub(crate) async fn refund(&self, call: &Call) -> reqwest::Result<()> {
-        let refund = Refund { charge: charge_key(call).to_owned() };
+        let refund = Refund { charge: call.step_key().to_owned() };
         let request = self.http.post(format!("{}/refunds", self.url)).timeout(call.time_left()).json(&refund);
         request.send().await?.error_for_status().map(drop)
     }
-}
-
-/// The key of the step that this compensation undoes.
-fn charge_key(call: &Call) -> &str {
-    let key = call.idempotency_key();
-    key.strip_suffix("/undo").unwrap_or(key)
 }

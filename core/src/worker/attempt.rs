@@ -65,8 +65,15 @@ const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 pub(super) async fn run<S: Store>(run: Run<S>) -> Option<Finished<S::Tx>> {
     let definition = &run.kind.definition;
     let step = &definition.steps[run.attempt.step];
-    let span =
-        telemetry::attempt_span(run.saga, &definition.name, &step.name, run.attempt.number, run.trace.as_deref());
+    let phase = if run.phase == Phase::Forward { "forward" } else { "undo" };
+    let span = telemetry::attempt_span(
+        run.saga,
+        &definition.name,
+        &step.name,
+        phase,
+        run.attempt.number,
+        run.trace.as_deref(),
+    );
     let started = Instant::now();
     let (result, outbox, tx) = match run.body_kind() {
         StepKind::Tx => run.in_transaction().instrument(span.clone()).await?,
@@ -74,7 +81,6 @@ pub(super) async fn run<S: Store>(run: Run<S>) -> Option<Finished<S::Tx>> {
     };
     let _entered = span.enter();
     let (event, label) = run.event(result);
-    let phase = if run.phase == Phase::Forward { "forward" } else { "undo" };
     telemetry::attempt(&definition.name, &step.name, phase, label, started.elapsed());
     Some(Finished { attempt: run.attempt, phase: run.phase, event, outbox, tx })
 }
@@ -108,9 +114,9 @@ impl<S: Store> Run<S> {
 
     async fn as_call(&self) -> Ran<S::Tx> {
         let step = &self.kind.definition.steps[self.attempt.step].name;
-        let undo = if self.phase == Phase::Undo { "/undo" } else { "" };
-        let key = format!("{}/{step}{undo}", self.saga);
-        let call = Call::new(self.saga, key, self.attempt.number, self.timeout(), self.stop.clone());
+        let step_key = format!("{}/{step}", self.saga);
+        let is_undo = self.phase == Phase::Undo;
+        let call = Call::new(self.saga, step_key, is_undo, self.attempt.number, self.timeout(), self.stop.clone());
         // The async block also contains a panic before the body's first await.
         let body = contain(async { self.body(Capability::Call(&call)).await });
         let result = match timeout(self.timeout(), body).await {

@@ -8,7 +8,8 @@ use uuid::Uuid;
 use crate::cursor::{Position, Sequenced, Snapshot};
 
 /// Two ranges that cannot overlap: rows of transactions that began to be visible after `prev`, which have a seq above the
-/// floor, and rows of those that were open in `prev`. During a pass both are cut to what its snapshot could see.
+/// floor, and rows of those that were open in `prev`, looked up one by one (`offset 0` keeps the planner from scanning the
+/// outbox for them when there is none). During a pass both are cut to what its snapshot could see.
 const PAGE: &str = "
     with state as materialized (
         select pg_current_snapshot() as snapshot,
@@ -19,9 +20,12 @@ const PAGE: &str = "
             and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
         order by o.seq limit $6
     ), late as (
-        select * from amends.outbox o
-        where o.lane = $1 and o.seq > $5 and o.xid = any(array(select pg_snapshot_xip($2::pg_snapshot)))
-            and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
+        select o.* from pg_snapshot_xip($2::pg_snapshot) as open(xid) cross join lateral (
+            select * from amends.outbox o
+            where o.xid = open.xid and o.lane = $1 and o.seq > $5
+                and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
+            offset 0
+        ) o
         order by o.seq limit $6
     ), page as (
         select * from (select * from fresh union all select * from late) u order by seq limit $6

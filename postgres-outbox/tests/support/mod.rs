@@ -134,7 +134,7 @@ impl Shop {
     }
 
     async fn at_the_bank(&self, sql: &'static str, capability: Capability<'_, StepTx>) -> StepResult<()> {
-        let key = capability.call().idempotency_key().trim_end_matches("/undo").to_owned();
+        let key = capability.call().step_key().to_owned();
         sqlx::query(sql).bind(key).execute(&self.other).await?;
         Ok(())
     }
