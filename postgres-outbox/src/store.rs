@@ -77,7 +77,7 @@ fn own_pool(options: PgConnectOptions) -> PgPool {
             Box::pin(async move {
                 conn.execute(
                     "set application_name = 'amends'; set lock_timeout = '250ms'; set statement_timeout = '30s'; \
-                     set idle_in_transaction_session_timeout = '30s'",
+                     set idle_in_transaction_session_timeout = '30s'; set jit = off",
                 )
                 .await
                 .map(drop)

@@ -89,13 +89,16 @@ impl Default for RelayOptions {
             ordering: Ordering::Strict,
             lease: Duration::from_secs(10),
             page: 2000,
-            wave: 500,
+            wave: 250,
             confirm_deadline: Duration::from_secs(30),
             most_attempts: 10,
             poll: Duration::from_millis(100),
         }
     }
 }
+
+/// Waves on so many channels overlap: while one waits for its last confirms, others are on their way.
+const CHANNELS: usize = 4;
 
 /// The longest pause before a new connection is tried.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -152,10 +155,10 @@ impl Relay {
         shutdown: &CancellationToken,
     ) -> Result<(), (RelayError, bool)> {
         let early = |error: RelayError| (error, false);
-        let channels = [
-            broker::confirmed_channel(connection).await.map_err(early)?,
-            broker::confirmed_channel(connection).await.map_err(early)?,
-        ];
+        let mut channels = Vec::with_capacity(CHANNELS);
+        while channels.len() < CHANNELS {
+            channels.push(broker::confirmed_channel(connection).await.map_err(early)?);
+        }
         self.options.topology.declare(&channels[0]).await.map_err(early)?;
         let Some(mut lane) = self.acquire(connection, shutdown).await.map_err(early)? else { return Ok(()) };
         self.set_active(true);

@@ -1,4 +1,4 @@
-//! The loop of the active relay: read pages ahead, publish waves on two channels, settle in order.
+//! The loop of the active relay: read pages ahead, publish waves on a few channels, settle in order.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ type Judged = (usize, Wave, Result<Vec<Verdict>, RelayError>);
 
 struct Pump<'a> {
     lane: &'a mut Lane,
-    channels: &'a [Channel; 2],
+    channels: &'a [Channel],
     options: &'a RelayOptions,
     target: Target,
     window: Window,
@@ -41,7 +41,7 @@ struct Pump<'a> {
 pub(super) async fn run(
     lane: &mut Lane,
     connection: &Connection,
-    channels: &[Channel; 2],
+    channels: &[Channel],
     options: &RelayOptions,
     shutdown: &CancellationToken,
 ) -> Result<(), RelayError> {
@@ -56,7 +56,7 @@ pub(super) async fn run(
         options,
         target,
         window: Window::new(options.ordering),
-        idle_channels: vec![0, 1],
+        idle_channels: (0..channels.len()).collect(),
         flying: FuturesUnordered::new(),
         drained: false,
         next_held: Instant::now(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use futures_util::future::{join_all, maybe_done};
+use futures_util::future::maybe_done;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
@@ -69,9 +69,12 @@ pub(crate) async fn publish(
             let confirm = publish.as_mut().take_output().expect("it was awaited and is taken once")?;
             confirms.push((index, confirm));
         }
-        let confirmations =
-            join_all(confirms.into_iter().map(|(index, confirm)| async move { (index, confirm.await) }));
-        Ok::<_, lapin::Error>((confirmations.await, unsendable))
+        // The last one first: it wakes this task once, and by then the others are mostly in.
+        let mut confirmations = Vec::with_capacity(confirms.len());
+        while let Some((index, confirm)) = confirms.pop() {
+            confirmations.push((index, confirm.await));
+        }
+        Ok::<_, lapin::Error>((confirmations, unsendable))
     });
     let (confirmations, unsendable) = match published.await {
         Ok(published) => published?,
