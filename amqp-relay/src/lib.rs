@@ -1,4 +1,19 @@
 //! The outbox relay of [`amends`], and consumers that handle each message once, on RabbitMQ.
+//!
+//! The binary `amends-relay` runs a [`Relay`]; a service can embed one instead. Of several on one database, one works and
+//! the others stand by. A [`Consumer`] runs its [`Handler`] in the transaction that writes the inbox row.
+//!
+//! ```no_run
+//! use amends_relay::{Relay, RelayOptions};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let pool = sqlx::PgPool::connect("postgres://localhost/orders").await?;
+//! let relay = Relay::new(pool, "amqp://localhost:5672/%2f".parse()?, RelayOptions::default());
+//! relay.run(CancellationToken::new()).await;
+//! # Ok(())
+//! # }
+//! ```
 
 mod broker;
 mod consumer;

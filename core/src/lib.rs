@@ -1,4 +1,57 @@
-//! Sagas that make amends.
+//! Sagas that make amends: durable, compensating sagas and the transactional outbox.
+//!
+//! Annotate an `impl` block with [`macro@saga`]: its steps run in order, or in parallel, each with the compensation that
+//! undoes it. Start a saga in your own transaction; it runs if, and only if, that commits, to one of three ends through
+//! any crash: completed, compensated, or parked where an operator sees it.
+//!
+//! A `tx` step gets a transaction: its writes, its messages and its record commit at once. A `call` step gets a [`Call`]
+//! with an idempotency key that is the same in every attempt. A body returns `Ok`, [`reject`]s for good, or fails with
+//! any other error and is tried again.
+//!
+//! This crate holds no SQL: `amends-postgres` keeps sagas in PostgreSQL, `amends-relay` publishes their messages to
+//! RabbitMQ, and [`MemoryStore`] is for tests and for a first look:
+//!
+//! ```
+//! use amends::{Call, MemoryStore, Outcome, Sagas, StepResult, reject, saga};
+//!
+//! struct BookTrip;
+//!
+//! #[saga(name = "book-trip", version = 1, input = String)]
+//! impl BookTrip {
+//!     #[step(call, compensate = cancel_flight)]
+//!     async fn flight(&self, call: &Call, input: &String) -> StepResult<String> {
+//!         Ok(format!("{input} under {}", call.idempotency_key()))
+//!     }
+//!
+//!     #[step(call, compensate = none)]
+//!     async fn hotel(&self, _call: &Call, flight: &String) -> StepResult<()> {
+//!         if flight.starts_with("Atlantis") { Err(reject("no_rooms")) } else { Ok(()) }
+//!     }
+//!
+//!     /// `Option`: after a timeout nobody knows whether there is a flight.
+//!     #[compensate]
+//!     async fn cancel_flight(&self, _call: &Call, flight: Option<&String>) -> StepResult<()> {
+//!         println!("cancelling {flight:?}");
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let sagas = Sagas::builder(MemoryStore::new()).register(BookTrip).build()?;
+//! # let shutdown = tokio_util::sync::CancellationToken::new();
+//! let worker = tokio::spawn({
+//!     let (sagas, shutdown) = (sagas.clone(), shutdown.clone());
+//!     async move { sagas.run(shutdown).await }
+//! });
+//! let trip = sagas.start_now(BookTrip::key("trip 17"), &"Atlantis".to_owned()).await?.id();
+//! # while sagas.outcome(trip).await?.is_none() { tokio::task::yield_now().await; }
+//! assert_eq!(sagas.outcome(trip).await?, Some(Outcome::Compensated));
+//! # shutdown.cancel();
+//! # worker.await??;
+//! # Ok(())
+//! # }
+//! ```
 
 mod call;
 pub mod definition;
