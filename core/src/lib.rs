@@ -93,6 +93,8 @@ pub mod __private {
     pub use std::boxed::Box;
     pub use std::time::Duration;
 
+    pub use serde::{Serialize, de::DeserializeOwned};
+
     use crate::{Json, StepError, StepResult};
 
     /// What a step's method returns when it succeeds.
@@ -103,10 +105,26 @@ pub mod __private {
     pub trait StepOutput {
         /// The `T` of `StepResult<T>`.
         type Output;
+
+        /// The `StepResult<T>` itself.
+        #[expect(clippy::missing_errors_doc, reason = "see the function of that name")]
+        fn settled(self) -> StepResult<Self::Output>;
     }
 
-    impl<T, E> StepOutput for Result<T, E> {
+    impl<T, E: Into<StepError>> StepOutput for Result<T, E> {
         type Output = T;
+
+        fn settled(self) -> StepResult<T> {
+            self.map_err(Into::into)
+        }
+    }
+
+    /// What a step's method returned.
+    ///
+    /// # Errors
+    /// Returns the error of the step.
+    pub fn settled<R: StepOutput>(returned: R) -> StepResult<R::Output> {
+        returned.settled()
     }
 
     /// The type `Self` itself, so that a mismatch is one error on the parameter.

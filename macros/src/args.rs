@@ -15,13 +15,17 @@ const UNDO_KEYS: &str = "`retry` and `timeout`";
 const RETRY_KEYS: &str = "`attempts` and `backoff`";
 
 /// Reads `key`, `key = value` and `key(…)`, separated by commas. After a mistake it goes on behind the next comma.
-fn each_key(tokens: TokenStream, sink: &mut Sink, mut read: impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>) {
+pub(crate) fn each_key(
+    tokens: TokenStream,
+    sink: &mut Sink,
+    mut read: impl FnMut(&Ident, ParseStream<'_>) -> syn::Result<()>,
+) {
     let parser = |input: ParseStream<'_>| {
         let mut seen: Vec<Ident> = Vec::new();
         while !input.is_empty() {
             let result = Ident::parse_any(input).and_then(|key| {
                 if seen.contains(&key) {
-                    return Err(Error::new(key.span(), format!("`{key}` is written twice; keep one of them")));
+                    return Err(written_twice(&key));
                 }
                 read(&key, input)?;
                 seen.push(key);
@@ -41,23 +45,26 @@ fn each_key(tokens: TokenStream, sink: &mut Sink, mut read: impl FnMut(&Ident, P
     let _ = parser.parse2(tokens);
 }
 
-fn unknown(key: &Ident, what: &str, known: &str) -> Error {
+fn written_twice(key: &Ident) -> Error {
+    Error::new(key.span(), format!("`{key}` is written twice; keep one of them"))
+}
+
+pub(crate) fn unknown(key: &Ident, what: &str, known: &str) -> Error {
     Error::new(key.span(), format!("{what} has no key `{key}`; it has {known}"))
 }
 
-fn equals<T: Parse>(input: ParseStream<'_>) -> syn::Result<T> {
+pub(crate) fn equals<T: Parse>(input: ParseStream<'_>) -> syn::Result<T> {
     input.parse::<Token![=]>()?;
     input.parse()
 }
 
 pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
     let (mut name, mut version, mut ty, mut krate) = (None::<LitStr>, None, None, None::<Path>);
-    let empty = tokens.is_empty();
-    let before = sink.is_empty();
+    let known = sink.len();
     each_key(tokens, sink, |key, input| {
         match key.to_string().as_str() {
             "name" => name = Some(equals(input).and_then(non_empty)?),
-            "version" => version = Some(equals(input).and_then(|version| positive(&version))?),
+            "version" => version = Some(equals(input).and_then(|version| positive(key, &version))?),
             "input" => ty = Some(equals::<Type>(input)?),
             "crate" => krate = Some(equals::<LitStr>(input)?.parse()?),
             _ => return Err(unknown(key, "#[saga]", SAGA_KEYS)),
@@ -69,7 +76,7 @@ pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
             .into_iter()
             .filter_map(|(key, missing)| missing.then_some(key))
             .collect();
-    if !missing.is_empty() && (empty || before == sink.is_empty()) {
+    if !missing.is_empty() && known == sink.len() {
         let missing = missing.join(", ");
         sink.at(
             Span::call_site(),
@@ -88,25 +95,23 @@ fn non_empty(name: LitStr) -> syn::Result<LitStr> {
     Ok(name)
 }
 
-fn positive(number: &LitInt) -> syn::Result<u32> {
+fn positive(key: &Ident, number: &LitInt) -> syn::Result<u32> {
     match number.base10_parse()? {
-        0 => Err(Error::new(number.span(), "this counts from 1")),
+        0 => Err(Error::new(number.span(), format!("`{key}` counts from 1"))),
         number => Ok(number),
     }
 }
 
-pub(crate) fn step(tokens: TokenStream, method: &Ident, sink: &mut Sink) -> Option<StepArgs> {
-    let mut kind = None;
-    let mut args =
-        StepArgs { kind: Kind::Tx, compensate: None, pivot: None, after: None, retry: None, timeout: None, name: None };
-    let clean = sink.is_empty();
+pub(crate) fn step(tokens: TokenStream, method: &Ident, sink: &mut Sink) -> StepArgs {
+    let mut args = StepArgs::default();
+    let known = sink.len();
     each_key(tokens, sink, |key, input| {
         match key.to_string().as_str() {
             word @ ("tx" | "call") => {
-                if kind.is_some() {
+                if args.kind.is_some() {
                     return Err(Error::new(key.span(), "a step is of one kind: `tx` or `call`"));
                 }
-                kind = Some(if word == "tx" { Kind::Tx } else { Kind::Call });
+                args.kind = Some(if word == "tx" { Kind::Tx } else { Kind::Call });
             }
             "compensate" => {
                 let by: Ident = equals(input)?;
@@ -116,19 +121,29 @@ pub(crate) fn step(tokens: TokenStream, method: &Ident, sink: &mut Sink) -> Opti
             "after" => args.after = Some(after(input)?),
             "retry" => args.retry = Some(retry(input)?),
             "timeout" => args.timeout = Some(equals(input).and_then(|text: LitStr| duration::parse(&text))?),
-            "name" => args.name = Some(equals(input).and_then(non_empty)?),
+            "name" => args.name = Some(equals(input).and_then(non_empty).and_then(without_slash)?),
             _ => return Err(unknown(key, "#[step]", STEP_KEYS)),
         }
         Ok(())
     });
-    match kind {
-        Some(kind) => args.kind = kind,
-        None if clean == sink.is_empty() => {
-            sink.at(method.span(), format!("step `{method}` needs a kind: `#[step(tx)]` for a transaction, `#[step(call)]` for a call to another service"));
-        }
-        None => return None,
+    if args.kind.is_none() && known == sink.len() {
+        sink.at(
+            method.span(),
+            format!(
+                "step `{method}` needs a kind: `#[step(tx)]` for a transaction, `#[step(call)]` for a call to another service"
+            ),
+        );
     }
-    kind.map(|_| args)
+    args.sound = known == sink.len();
+    args
+}
+
+/// A slash ends the step in an idempotency key.
+fn without_slash(name: LitStr) -> syn::Result<LitStr> {
+    if name.value().contains('/') {
+        return Err(Error::new(name.span(), "a step's name has no slash, which ends it in an idempotency key"));
+    }
+    Ok(name)
 }
 
 /// `after = start`, `after = a` or `after = [a, b]`; empty for `start`.
@@ -136,8 +151,17 @@ fn after(input: ParseStream<'_>) -> syn::Result<Vec<Ident>> {
     input.parse::<Token![=]>()?;
     if input.peek(syn::token::Bracket) {
         let list;
-        bracketed!(list in input);
+        let brackets = bracketed!(list in input);
         let names = list.parse_terminated(Ident::parse, Token![,])?;
+        if let Some(start) = names.iter().find(|name| *name == "start") {
+            return Err(Error::new(start.span(), "`start` stands alone: `after = start`"));
+        }
+        if names.is_empty() {
+            return Err(Error::new(
+                brackets.span.join(),
+                "`after` names a step; a step that comes after none says `after = start`",
+            ));
+        }
         return Ok(names.into_iter().collect());
     }
     let name: Ident = input.parse()?;
@@ -146,24 +170,35 @@ fn after(input: ParseStream<'_>) -> syn::Result<Vec<Ident>> {
 
 fn retry(input: ParseStream<'_>) -> syn::Result<Retry> {
     let content;
-    parenthesized!(content in input);
+    let brackets = parenthesized!(content in input);
     let mut retry = Retry::default();
+    if content.is_empty() {
+        return Err(Error::new(brackets.span.join(), format!("retry needs {RETRY_KEYS}, or one of them")));
+    }
     while !content.is_empty() {
         let key = content.call(Ident::parse_any)?;
-        match key.to_string().as_str() {
-            "attempts" => retry.attempts = Some(attempts(&content)?),
-            "backoff" => retry.backoff = Some(equals(&content).and_then(|text: LitStr| duration::parse_range(&text))?),
+        let twice = match key.to_string().as_str() {
+            "attempts" => retry.attempts.replace(attempts(&key, &content)?).is_some(),
+            "backoff" => {
+                let text = equals(&content)?;
+                retry.backoff.replace(duration::parse_range(&text)?).is_some()
+            }
             _ => return Err(unknown(&key, "retry", RETRY_KEYS)),
+        };
+        if twice {
+            return Err(written_twice(&key));
         }
-        content.parse::<Option<Token![,]>>()?;
+        if !content.is_empty() {
+            content.parse::<Token![,]>()?;
+        }
     }
     Ok(retry)
 }
 
-fn attempts(input: ParseStream<'_>) -> syn::Result<Attempts> {
+fn attempts(key: &Ident, input: ParseStream<'_>) -> syn::Result<Attempts> {
     input.parse::<Token![=]>()?;
     if input.peek(syn::LitInt) {
-        return positive(&input.parse()?).map(Attempts::Most);
+        return positive(key, &input.parse()?).map(Attempts::Most);
     }
     let word: Ident = input.parse()?;
     if word == "forever" {

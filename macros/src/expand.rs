@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use proc_macro2::{Group, Span, TokenStream, TokenTree};
 use quote::{format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
 use syn::spanned::Spanned;
-use syn::{Path, ReturnType, Type};
+use syn::{Ident, Path, ReturnType};
 
-use crate::model::{Attempts, Body, Kind, Param, Retry, Saga, Step};
+use crate::args;
+use crate::model::{Attempts, Body, Capability, Kind, Param, Retry, Saga, SagaArgs, Step};
 use crate::sink::Sink;
 use crate::source;
 use crate::validate::{Graph, validate};
@@ -15,56 +17,31 @@ use crate::validate::{Graph, validate};
 /// The block as it was, and either the glue or the mistakes.
 pub(crate) fn saga(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let mut sink = Sink::default();
-    let saga = source::read(attribute, item.clone(), &mut sink);
+    let args = args::saga(attribute, &mut sink);
+    let saga = source::read(item.clone(), &mut sink);
     let graph = saga.as_ref().and_then(|saga| validate(saga, &mut sink));
-    let glue = match (saga, graph) {
-        (Some(saga), Some(graph)) if sink.is_empty() => {
-            let tx = transaction(&saga, &mut sink);
-            sink.is_empty().then(|| glue(&saga, &graph, tx))
-        }
+    let glue = match (args, saga, graph) {
+        (Some(args), Some(saga), Some(graph)) => Some(glue(&args, &saga, &graph)),
         _ => None,
     };
     let block = source::without_markers(item);
     let errors = sink.into_tokens();
-    // A step is async whether or not it has something to wait for.
-    quote!(#[allow(clippy::unused_async)] #block #glue #errors)
+    // The form of a method is given, whether or not it waits for something, looks at `self` or reads something small.
+    let allowed = quote!(clippy::unused_async, clippy::unused_self, clippy::trivially_copy_pass_by_ref);
+    quote!(#[allow(#allowed)] #block #glue #errors)
 }
 
-/// The transaction type of the tx bodies: all of them the same, or none.
-fn transaction(saga: &Saga, sink: &mut Sink) -> Option<Type> {
-    let bodies = saga.steps.iter().map(|step| &step.body).chain(saga.compensations.iter().map(|undo| &undo.body));
-    let mut tx: Option<Type> = None;
-    for (kind, ty) in bodies.filter_map(|body| body.capability.as_ref()) {
-        if *kind != Kind::Tx {
-            continue;
-        }
-        match &tx {
-            Some(first) if quote!(#first).to_string() != quote!(#ty).to_string() => {
-                sink.at(
-                    ty.span(),
-                    format!(
-                        "all tx bodies of a saga use one transaction type, and another one uses `{}`",
-                        quote!(#first)
-                    ),
-                );
-                return None;
-            }
-            Some(_) => {}
-            None => tx = Some(ty.clone()),
-        }
-    }
-    tx
-}
-
-fn glue(saga: &Saga, graph: &Graph, tx: Option<Type>) -> TokenStream {
-    let krate = &saga.args.krate;
+fn glue(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenStream {
+    let krate = &args.krate;
     let (impl_generics, _, where_clause) = saga.generics.split_for_impl();
-    let (self_ty, input) = (&saga.self_ty, &saga.args.input);
-    let (name, version) = (&saga.args.name, saga.args.version);
-    let steps = saga.steps.iter().enumerate().map(|(index, step)| definition(saga, graph, index, step));
+    let (self_ty, input) = (&saga.self_ty, &args.input);
+    let (name, version) = (&args.name, args.version);
+    let steps = saga.steps.iter().enumerate().map(|(index, step)| definition(args, saga, graph, index, step));
+    let constants = saga.steps.iter().filter_map(constant);
 
     let mut steps_generics = saga.generics.clone();
-    let tx = tx.map_or_else(
+    let tx_span = saga.tx().map_or_else(Span::call_site, Spanned::span);
+    let tx = saga.tx().map_or_else(
         || {
             let any: Path = syn::parse_quote!(__AmendsTx);
             steps_generics.params.push(syn::parse_quote!(__AmendsTx: #krate::StepTransaction));
@@ -73,9 +50,11 @@ fn glue(saga: &Saga, graph: &Graph, tx: Option<Type>) -> TokenStream {
         |tx| quote!(#tx),
     );
     let (steps_impl, ..) = steps_generics.split_for_impl();
-    let execute = saga.steps.iter().enumerate().map(|(index, step)| arm(saga, index, &step.body, true));
+    // On the transaction's type, so that what is no transaction is reported there.
+    let steps_of_tx = respan(quote!(#krate::Steps<#tx>), tx_span);
+    let execute = saga.steps.iter().enumerate().map(|(index, step)| arm(args, saga, index, &step.body, true));
     let compensate =
-        saga.compensations.iter().zip(&graph.undoes).map(|(undo, &step)| arm(saga, step, &undo.body, false));
+        saga.compensations.iter().zip(&graph.undoes).map(|(undo, &step)| arm(args, saga, step, &undo.body, false));
 
     quote! {
         #[allow(dead_code, unreachable_pub, missing_docs)]
@@ -92,6 +71,8 @@ fn glue(saga: &Saga, graph: &Graph, tx: Option<Type>) -> TokenStream {
             pub fn unkeyed() -> #krate::Key<Self> {
                 <Self as #krate::Saga>::unkeyed()
             }
+
+            #(#constants)*
         }
 
         impl #impl_generics #krate::Saga for #self_ty #where_clause {
@@ -107,7 +88,9 @@ fn glue(saga: &Saga, graph: &Graph, tx: Option<Type>) -> TokenStream {
             };
         }
 
-        impl #steps_impl #krate::Steps<#tx> for #self_ty #where_clause {
+        // What a compensation returns is not recorded, so a step's output may be nothing.
+        #[allow(clippy::let_unit_value, clippy::ignored_unit_patterns)]
+        impl #steps_impl #steps_of_tx for #self_ty #where_clause {
             fn execute<'__amends>(
                 &'__amends self,
                 __amends_step: usize,
@@ -135,10 +118,23 @@ fn glue(saga: &Saga, graph: &Graph, tx: Option<Type>) -> TokenStream {
     }
 }
 
-fn definition(saga: &Saga, graph: &Graph, index: usize, step: &Step) -> TokenStream {
-    let krate = &saga.args.krate;
-    let name = step.args.name.as_ref().map_or_else(|| step.body.name().to_string(), syn::LitStr::value);
-    let kind = kind(krate, step.args.kind);
+/// The name of a step as a constant, such as `CHARGE`.
+fn constant(step: &Step) -> Option<TokenStream> {
+    let constant = step.body.name().unraw().to_string().to_uppercase();
+    // On the method's name, so that a clash with a constant of the user's is reported there.
+    let constant = syn::parse_str::<Ident>(&constant).ok().filter(|constant| constant != "DEFINITION")?;
+    let constant = Ident::new(&constant.to_string(), step.body.name().span());
+    let name = step.recorded_name();
+    Some(quote! {
+        #[doc(hidden)]
+        pub const #constant: &'static ::core::primitive::str = #name;
+    })
+}
+
+fn definition(args: &SagaArgs, saga: &Saga, graph: &Graph, index: usize, step: &Step) -> TokenStream {
+    let krate = &args.krate;
+    let name = step.recorded_name();
+    let kind = kind_of(krate, &step.body);
     let after = &graph.after[index];
     let pivot = step.args.pivot.is_some();
     let retry = retry(krate, step.args.retry, if graph.no_way_back[index] && !pivot { "FORWARD" } else { "STEP" });
@@ -147,7 +143,7 @@ fn definition(saga: &Saga, graph: &Graph, index: usize, step: &Step) -> TokenStr
         None => quote!(::core::option::Option::None),
         Some(undo) => {
             let undo = &saga.compensations[undo];
-            let undo_name = undo.body.name().to_string();
+            let undo_name = undo.body.name().unraw().to_string();
             let undo_kind = kind_of(krate, &undo.body);
             let needs_output = undo.body.params.iter().any(|param| param.name == *step.body.name() && !param.optional);
             let undo_retry = self::retry(krate, undo.args.retry, "COMPENSATION");
@@ -172,15 +168,12 @@ fn definition(saga: &Saga, graph: &Graph, index: usize, step: &Step) -> TokenStr
     })
 }
 
-fn kind(krate: &Path, kind: Kind) -> TokenStream {
-    match kind {
-        Kind::Tx => quote!(#krate::StepKind::Tx),
-        Kind::Call => quote!(#krate::StepKind::Call),
-    }
+fn kind_of(krate: &Path, body: &Body) -> TokenStream {
+    if is_tx(body) { quote!(#krate::StepKind::Tx) } else { quote!(#krate::StepKind::Call) }
 }
 
-fn kind_of(krate: &Path, body: &Body) -> TokenStream {
-    kind(krate, body.capability.as_ref().map_or(Kind::Call, |(kind, _)| *kind))
+fn is_tx(body: &Body) -> bool {
+    body.capability.as_ref().is_some_and(|given| given.kind == Kind::Tx)
 }
 
 fn retry(krate: &Path, retry: Option<Retry>, default: &str) -> TokenStream {
@@ -208,41 +201,70 @@ fn duration(krate: &Path, duration: Duration) -> TokenStream {
 }
 
 /// One arm: reads the recorded data, calls the method, encodes what it returned.
-fn arm(saga: &Saga, step: usize, body: &Body, forward: bool) -> TokenStream {
-    let krate = &saga.args.krate;
+fn arm(args: &SagaArgs, saga: &Saga, step: usize, body: &Body, forward: bool) -> TokenStream {
+    let krate = &args.krate;
     let method = body.name();
-    let reads = body.params.iter().map(|param| read(saga, param));
+    let reads = body.params.iter().map(|param| read(args, saga, param));
     let arguments = body.params.iter().map(|param| {
         let local = local(param);
-        if param.optional { quote!(#local.as_ref()) } else { quote!(&#local) }
+        match (param.optional, param.is_view()) {
+            (true, true) => quote_spanned!(param.ty.span()=> #local.as_deref()),
+            (true, false) => quote!(#local.as_ref()),
+            (false, true) => quote_spanned!(param.ty.span()=> &#local),
+            (false, false) => quote!(&#local),
+        }
     });
-    let is_tx = matches!(body.capability, Some((Kind::Tx, _)));
-    let capability = if is_tx { quote!(__amends_capability.tx()) } else { quote!(__amends_capability.call()) };
-    // On the method's name, so that a future which is not `Send` is reported there.
-    let call = quote_spanned!(method.span()=> self.#method(__amends_capability #(, #arguments)*).await?);
-    let output = if forward {
-        quote!(#krate::__private::output(&#call))
-    } else {
-        quote!({ let () = #call; ::core::result::Result::Ok(#krate::Json::null()) })
+    let capability = capability(body);
+    let returned = match &body.signature.output {
+        ReturnType::Default => method.span(),
+        ReturnType::Type(_, ty) => ty.span(),
     };
-    quote! {
-        #step => #krate::__private::Box::pin(async move {
-            let __amends_capability = #capability;
+    let call = quote_spanned!(method.span()=> self.#method(__amends_capability #(, #arguments)*).await);
+    // On the type that the method returns, so that another one is reported there.
+    let settled = respan(quote!(#krate::__private::settled), returned);
+    let settled = quote_spanned!(returned=> let __amends_output = #settled(#call)?;);
+    let output = if forward {
+        let output = respan(quote!(#krate::__private::output), returned);
+        quote_spanned!(returned=> #output(&__amends_output))
+    } else {
+        quote!({
+            let _ = __amends_output;
+            ::core::result::Result::Ok(#krate::Json::null())
+        })
+    };
+    let pin = respan(quote!(#krate::__private::Box::pin), method.span());
+    // On the method's name, so that a future which is not `Send` is reported there.
+    let future = quote_spanned! {method.span()=>
+        #pin(async move {
+            #capability
             #(#reads)*
+            #settled
             #output
-        }),
+        })
+    };
+    quote!(#step => #future,)
+}
+
+/// On the parameter's type, so that another one is reported there.
+fn capability(body: &Body) -> TokenStream {
+    let Some(Capability { ty, kind, .. }) = &body.capability else { return TokenStream::new() };
+    match kind {
+        Kind::Tx => quote!(let __amends_capability = __amends_capability.tx();),
+        Kind::Call => {
+            quote_spanned!(ty.span()=> let __amends_capability: &#ty = __amends_capability.call();)
+        }
     }
 }
 
-fn local(param: &Param) -> syn::Ident {
+fn local(param: &Param) -> Ident {
     format_ident!("__amends_{}", param.name, span = Span::call_site())
 }
 
-fn read(saga: &Saga, param: &Param) -> TokenStream {
-    let krate = &saga.args.krate;
+fn read(args: &SagaArgs, saga: &Saga, param: &Param) -> TokenStream {
+    let krate = &args.krate;
     let (local, ty) = (local(param), &param.ty);
     let (recorded, read) = if param.name == "input" {
-        let input = &saga.args.input;
+        let input = &args.input;
         (quote!(#input), quote!(input()))
     } else {
         let index = saga.steps.iter().position(|step| *step.body.name() == param.name).unwrap_or_default();
@@ -252,6 +274,10 @@ fn read(saga: &Saga, param: &Param) -> TokenStream {
     // All on the parameter's type, so that a mismatch is reported there, and only there: what follows reads what the
     // parameter says.
     let recorded = respan(recorded, ty.span());
+    if param.is_view() {
+        let local_ty = if param.optional { quote!(::core::option::Option<#recorded>) } else { recorded };
+        return quote! { let #local: #local_ty = __amends_data.#read?; };
+    }
     let check = quote_spanned!(ty.span()=> #krate::__private::is_same::<#recorded, #ty>(););
     let local_ty = if param.optional { quote!(::core::option::Option<#ty>) } else { quote!(#ty) };
     quote! { #check let #local: #local_ty = __amends_data.#read?; }

@@ -67,5 +67,5 @@ pub fn compensate(_args: TokenStream, item: TokenStream) -> TokenStream {
 /// key; without it the message promises no order.
 #[proc_macro_derive(Message, attributes(message))]
 pub fn message(item: TokenStream) -> TokenStream {
-    message::derive(item.into()).unwrap_or_else(|error| error.to_compile_error()).into()
+    message::derive(item.into()).into()
 }

@@ -1,33 +1,62 @@
 //! `#[derive(Message)]`.
 
 use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{Data, DeriveInput, Error, Ident, LitStr, Path, parse_quote};
+use quote::{quote, quote_spanned};
+use syn::{Data, DeriveInput, Error, Ident, LitStr, Meta, Path, parse_quote};
 
-pub(crate) fn derive(item: TokenStream) -> syn::Result<TokenStream> {
-    let input: DeriveInput = syn::parse2(item)?;
-    let (mut name, mut key, mut krate) = (None::<LitStr>, None::<Ident>, None::<Path>);
+use crate::args::{each_key, equals, unknown};
+use crate::sink::Sink;
+
+const MESSAGE_KEYS: &str = "`name`, `key` and `crate`";
+
+/// `#[message(…)]`.
+#[derive(Default)]
+struct Args {
+    name: Option<LitStr>,
+    key: Option<Ident>,
+    krate: Option<Path>,
+}
+
+/// The implementation, or the mistakes.
+pub(crate) fn derive(item: TokenStream) -> TokenStream {
+    let mut sink = Sink::default();
+    let Some(input) = sink.take(syn::parse2::<DeriveInput>(item)) else { return sink.into_tokens() };
+    let args = args(&input, &mut sink);
+    let key = args.key.as_ref().map(|key| ordering_key(&input, key, &mut sink));
+    match &args.name {
+        Some(name) if sink.is_empty() => implementation(input, name, key.as_ref(), args.krate.as_ref()),
+        _ => sink.into_tokens(),
+    }
+}
+
+fn args(input: &DeriveInput, sink: &mut Sink) -> Args {
+    let mut args = Args::default();
+    if !matches!(input.data, Data::Struct(_)) {
+        sink.at(input.ident.span(), "a message is a struct, so that it can grow; wrap this in one");
+    }
+    let known = sink.len();
     for attribute in input.attrs.iter().filter(|attribute| attribute.path().is_ident("message")) {
-        attribute.parse_nested_meta(|meta| {
-            if meta.path.is_ident("name") {
-                name = Some(meta.value()?.parse()?);
-            } else if meta.path.is_ident("key") {
-                key = Some(meta.value()?.parse()?);
-            } else if meta.path.is_ident("crate") {
-                krate = Some(meta.value()?.parse::<LitStr>()?.parse()?);
-            } else {
-                return Err(meta.error("#[message] has no such key; it has `name`, `key` and `crate`"));
+        let tokens = match &attribute.meta {
+            Meta::List(list) => list.tokens.clone(),
+            _ => TokenStream::new(),
+        };
+        each_key(tokens, sink, |key, input| {
+            match key.to_string().as_str() {
+                "name" => args.name = Some(equals(input).and_then(wire_name)?),
+                "key" => args.key = Some(equals(input)?),
+                "crate" => args.krate = Some(equals::<LitStr>(input)?.parse()?),
+                _ => return Err(unknown(key, "#[message]", MESSAGE_KEYS)),
             }
             Ok(())
-        })?;
+        });
     }
-    let ident = &input.ident;
-    let Some(name) = name else {
-        return Err(Error::new(
-            ident.span(),
-            "a message needs a name on the wire: `#[message(name = \"stock.reserved\")]`",
-        ));
-    };
+    if args.name.is_none() && known == sink.len() {
+        sink.at(input.ident.span(), "a message needs a name on the wire: `#[message(name = \"stock.reserved\")]`");
+    }
+    args
+}
+
+fn wire_name(name: LitStr) -> syn::Result<LitStr> {
     let value = name.value();
     if value.is_empty() || value.len() > 200 || value.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(Error::new(
@@ -35,29 +64,52 @@ pub(crate) fn derive(item: TokenStream) -> syn::Result<TokenStream> {
             "a message's name has 1 to 200 visible characters without spaces; it is a routing key, such as \"stock.reserved\"",
         ));
     }
-    let krate = krate.unwrap_or_else(|| parse_quote!(::amends));
-    let key = key.map(|key| ordering_key(&input, &key)).transpose()?;
-    let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
-    Ok(quote! {
-        impl #impl_generics #krate::Message for #ident #ty_generics #where_clause {
-            const NAME: &'static str = #name;
-            #key
-        }
-    })
+    Ok(name)
 }
 
-fn ordering_key(input: &DeriveInput, key: &Ident) -> syn::Result<TokenStream> {
-    let Data::Struct(data) = &input.data else {
-        return Err(Error::new(key.span(), "only a struct has a field for its key; implement `Message` by hand"));
-    };
-    let fields: Vec<_> = data.fields.iter().filter_map(|field| field.ident.as_ref()).collect();
-    if !fields.contains(&key) {
-        let known: Vec<_> = fields.iter().map(|field| format!("`{field}`")).collect();
-        return Err(Error::new(key.span(), format!("there is no field `{key}`; the fields are: {}", known.join(", "))));
+fn implementation(
+    mut input: DeriveInput,
+    name: &LitStr,
+    key: Option<&TokenStream>,
+    krate: Option<&Path>,
+) -> TokenStream {
+    let krate = krate.cloned().unwrap_or_else(|| parse_quote!(::amends));
+    if input.generics.type_params().next().is_some() {
+        // serde decides what it asks of the parameters.
+        input.generics.make_where_clause().predicates.push(parse_quote! {
+            Self: #krate::__private::Serialize + #krate::__private::DeserializeOwned
+                + ::core::marker::Send + ::core::marker::Sync
+        });
     }
-    Ok(quote! {
-        fn key(&self) -> ::core::option::Option<::std::borrow::Cow<'_, str>> {
-            ::core::option::Option::Some(::std::borrow::Cow::Owned(::std::string::ToString::to_string(&self.#key)))
+    let ident = &input.ident;
+    let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
+    quote! {
+        impl #impl_generics #krate::Message for #ident #ty_generics #where_clause {
+            const NAME: &'static ::core::primitive::str = #name;
+            #key
         }
-    })
+    }
+}
+
+/// The method that says the key, if there is such a field.
+fn ordering_key(input: &DeriveInput, key: &Ident, sink: &mut Sink) -> TokenStream {
+    if let Data::Struct(data) = &input.data {
+        let fields: Vec<_> = data.fields.iter().filter_map(|field| field.ident.as_ref()).collect();
+        if !fields.contains(&key) {
+            let known: Vec<_> = fields.iter().map(|field| format!("`{field}`")).collect();
+            let known = if known.is_empty() {
+                format!("`{}` has no named fields", input.ident)
+            } else {
+                format!("the fields are: {}", known.join(", "))
+            };
+            sink.at(key.span(), format!("there is no field `{key}`; {known}"));
+        }
+    }
+    // On the field's name, so that one without a text is reported there.
+    let text = quote_spanned!(key.span()=> ::std::string::ToString::to_string(&self.#key));
+    quote! {
+        fn key(&self) -> ::core::option::Option<::std::borrow::Cow<'_, ::core::primitive::str>> {
+            ::core::option::Option::Some(::std::borrow::Cow::Owned(#text))
+        }
+    }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use proc_macro2::Span;
 
+use syn::ext::IdentExt;
 use syn::{Generics, Ident, LitStr, Path, Signature, Type};
 
 pub(crate) struct Saga {
-    pub(crate) args: SagaArgs,
     pub(crate) generics: Generics,
     pub(crate) self_ty: Type,
     pub(crate) steps: Vec<Step>,
@@ -33,14 +33,17 @@ pub(crate) struct Undo {
 }
 
 /// `#[step(…)]`.
+#[derive(Default)]
 pub(crate) struct StepArgs {
-    pub(crate) kind: Kind,
+    pub(crate) kind: Option<Kind>,
     pub(crate) compensate: Option<Compensate>,
     pub(crate) pivot: Option<Span>,
     pub(crate) after: Option<Vec<Ident>>,
     pub(crate) retry: Option<Retry>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) name: Option<LitStr>,
+    /// Nothing in it was mistaken, so that what is missing was left out on purpose.
+    pub(crate) sound: bool,
 }
 
 /// `#[compensate(…)]`.
@@ -95,9 +98,41 @@ pub(crate) enum Attempts {
 /// A method that is a step's or a compensation's body.
 pub(crate) struct Body {
     pub(crate) signature: Signature,
-    /// The kind and the type of the first parameter after `self`; `None` if it is neither `&T` nor `&mut T`.
-    pub(crate) capability: Option<(Kind, Type)>,
+    /// The first parameter after `self`; `None` if it is neither `&T` nor `&mut T`.
+    pub(crate) capability: Option<Capability>,
     pub(crate) params: Vec<Param>,
+    /// Nothing in the signature was mistaken.
+    pub(crate) sound: bool,
+}
+
+/// `tx: &mut T` or `call: &T`.
+pub(crate) struct Capability {
+    pub(crate) kind: Kind,
+    /// What the reference refers to.
+    pub(crate) ty: Type,
+    /// The parameter's name, if it has one.
+    pub(crate) name: Option<Ident>,
+}
+
+impl Step {
+    /// The name under which it is recorded.
+    pub(crate) fn recorded_name(&self) -> String {
+        self.args.name.as_ref().map_or_else(|| self.body.name().unraw().to_string(), LitStr::value)
+    }
+}
+
+impl Saga {
+    pub(crate) fn bodies(&self) -> impl Iterator<Item = &Body> {
+        self.steps.iter().map(|step| &step.body).chain(self.compensations.iter().map(|undo| &undo.body))
+    }
+
+    /// The transaction type of the tx bodies, which validation has found to be one.
+    pub(crate) fn tx(&self) -> Option<&Type> {
+        self.bodies()
+            .filter_map(|body| body.capability.as_ref())
+            .find(|given| given.kind == Kind::Tx)
+            .map(|given| &given.ty)
+    }
 }
 
 impl Body {
@@ -113,4 +148,15 @@ pub(crate) struct Param {
     pub(crate) ty: Type,
     /// It is `Option<&T>`.
     pub(crate) optional: bool,
+}
+
+impl Param {
+    /// It is a view, such as `&str` of a `String`: read as what was recorded, and then lent.
+    pub(crate) fn is_view(&self) -> bool {
+        match &self.ty {
+            Type::Slice(_) => true,
+            Type::Path(path) => path.path.is_ident("str"),
+            _ => false,
+        }
+    }
 }

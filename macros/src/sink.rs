@@ -4,14 +4,11 @@ use proc_macro2::{Span, TokenStream};
 use syn::Error;
 
 #[derive(Default)]
-pub(crate) struct Sink(Option<Error>);
+pub(crate) struct Sink(Vec<Error>);
 
 impl Sink {
     pub(crate) fn push(&mut self, error: Error) {
-        match &mut self.0 {
-            Some(first) => first.combine(error),
-            None => self.0 = Some(error),
-        }
+        self.0.push(error);
     }
 
     pub(crate) fn at(&mut self, span: Span, message: impl std::fmt::Display) {
@@ -24,10 +21,15 @@ impl Sink {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.0.is_empty()
+    }
+
+    /// How many mistakes are known: when the number is the same afterwards, what was just read is sound.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     pub(crate) fn into_tokens(self) -> TokenStream {
-        self.0.map(|errors| errors.to_compile_error()).unwrap_or_default()
+        self.0.iter().map(Error::to_compile_error).collect()
     }
 }

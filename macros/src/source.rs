@@ -3,11 +3,12 @@
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::{
-    Attribute, Error, FnArg, GenericParam, Generics, Ident, Meta, Pat, Signature, Token, Type, Visibility, braced,
+    Attribute, Error, FnArg, GenericParam, Generics, Meta, Pat, PatType, Signature, Token, Type, TypeReference,
+    Visibility, braced,
 };
 
 use crate::args;
-use crate::model::{Body, Kind, Param, Saga, Step, Undo};
+use crate::model::{Body, Capability, Kind, Param, Saga, Step, Undo};
 use crate::sink::Sink;
 
 /// The block as it was written, without `#[step]` and `#[compensate]`.
@@ -49,6 +50,10 @@ fn marker(attribute: &Group) -> bool {
         && meta.parse2(attribute.stream()).is_ok_and(|path| is(&path, "step") || is(&path, "compensate"))
 }
 
+fn is_marker(attribute: &Attribute) -> bool {
+    is(attribute.path(), "step") || is(attribute.path(), "compensate")
+}
+
 fn is(path: &syn::Path, name: &str) -> bool {
     path.segments.last().is_some_and(|segment| segment.ident == name)
 }
@@ -58,6 +63,8 @@ struct Block {
     generics: Generics,
     self_ty: Type,
     methods: Vec<(Vec<Attribute>, Signature)>,
+    /// The markers of what is no method.
+    misplaced: Vec<Attribute>,
 }
 
 impl Parse for Block {
@@ -75,17 +82,20 @@ impl Parse for Block {
         generics.where_clause = input.parse()?;
         let content;
         braced!(content in input);
-        let mut methods = Vec::new();
+        content.call(Attribute::parse_inner)?;
+        let (mut methods, mut misplaced) = (Vec::new(), Vec::new());
         while !content.is_empty() {
             let attributes = content.call(Attribute::parse_outer)?;
             content.parse::<Visibility>()?;
             let fork = content.fork();
             if fork.parse::<Signature>().is_ok() {
                 methods.push((attributes, content.parse()?));
+            } else {
+                misplaced.extend(attributes.into_iter().filter(is_marker));
             }
             skip_item(&content)?;
         }
-        Ok(Self { generics, self_ty, methods })
+        Ok(Self { generics, self_ty, methods, misplaced })
     }
 }
 
@@ -101,37 +111,44 @@ fn skip_item(input: ParseStream<'_>) -> syn::Result<()> {
     Ok(())
 }
 
-pub(crate) fn read(attribute: TokenStream, item: TokenStream, sink: &mut Sink) -> Option<Saga> {
-    let args = args::saga(attribute, sink);
+/// The saga as far as it could be read. What is mistaken stays in it, so that others can still be told about it.
+pub(crate) fn read(item: TokenStream, sink: &mut Sink) -> Option<Saga> {
     let block: Block = sink.take(syn::parse2(item))?;
     check_generics(&block.generics, sink);
+    for marker in &block.misplaced {
+        sink.push(Error::new_spanned(marker.path(), "only a method is a step or a compensation"));
+    }
     let (mut steps, mut compensations) = (Vec::new(), Vec::new());
     for (attributes, signature) in block.methods {
-        let markers: Vec<_> =
-            attributes.iter().filter(|attr| is(attr.path(), "step") || is(attr.path(), "compensate")).collect();
-        let Some(first) = markers.first() else { continue };
+        let markers: Vec<_> = attributes.iter().filter(|attribute| is_marker(attribute)).collect();
+        let by_name = |name| markers.iter().find(|marker| is(marker.path(), name));
+        let Some(marker) = by_name("step").or_else(|| by_name("compensate")) else { continue };
+        let name = &signature.ident;
         if let Some(second) = markers.get(1) {
-            let name = &signature.ident;
             sink.push(Error::new_spanned(
                 second,
                 format!("`{name}` is marked twice; a method is one step or one compensation"),
             ));
-            continue;
         }
-        let tokens = match &first.meta {
+        if let Some(cfg) = attributes.iter().find(|attribute| attribute.path().is_ident("cfg")) {
+            sink.push(Error::new_spanned(
+                cfg,
+                format!("`{name}` cannot depend on `cfg`: what is stored must not depend on how it was compiled"),
+            ));
+        }
+        let tokens = match &marker.meta {
             Meta::List(list) => list.tokens.clone(),
             _ => TokenStream::new(),
         };
-        if is(first.path(), "step") {
-            let args = args::step(tokens, &signature.ident, sink);
-            let body = body(signature, sink);
-            steps.extend(args.zip(body).map(|(args, body)| Step { args, body }));
+        if is(marker.path(), "step") {
+            let args = args::step(tokens, name, sink);
+            steps.push(Step { args, body: body(signature, sink) });
         } else {
             let args = args::compensate(tokens, sink);
-            compensations.extend(body(signature, sink).map(|body| Undo { args, body }));
+            compensations.push(Undo { args, body: body(signature, sink) });
         }
     }
-    Some(Saga { args: args?, generics: block.generics, self_ty: block.self_ty, steps, compensations })
+    Some(Saga { generics: block.generics, self_ty: block.self_ty, steps, compensations })
 }
 
 fn check_generics(generics: &Generics, sink: &mut Sink) {
@@ -154,28 +171,26 @@ fn check_generics(generics: &Generics, sink: &mut Sink) {
     }
 }
 
-fn body(signature: Signature, sink: &mut Sink) -> Option<Body> {
+fn body(signature: Signature, sink: &mut Sink) -> Body {
+    let known = sink.len();
     let name = signature.ident.clone();
     if signature.asyncness.is_none() {
         sink.at(signature.fn_token.span, format!("`{name}` must be an `async fn`"));
-        return None;
     }
     if let Some(param) = signature.generics.params.first() {
         sink.push(Error::new_spanned(
             param,
             format!("`{name}` cannot be generic; nobody could say what to call it with"),
         ));
-        return None;
     }
-    let mut inputs = signature.inputs.iter();
-    match inputs.next() {
+    let mut inputs = signature.inputs.iter().peekable();
+    match inputs.next_if(|input| matches!(input, FnArg::Receiver(_))) {
         Some(FnArg::Receiver(receiver)) if is_shared(receiver) => {}
         Some(other) => {
             sink.push(Error::new_spanned(
                 other,
                 format!("`{name}` takes `&self`: it may run on any worker, and again"),
             ));
-            return None;
         }
         None => {
             sink.at(
@@ -186,18 +201,14 @@ fn body(signature: Signature, sink: &mut Sink) -> Option<Body> {
                     Kind::Call.capability()
                 ),
             );
-            return None;
         }
     }
     let capability = match inputs.next() {
-        Some(FnArg::Typed(arg)) => capability(&arg.ty),
+        Some(FnArg::Typed(arg)) => capability(arg),
         _ => None,
     };
-    let mut params = Vec::new();
-    for input in inputs {
-        params.push(sink.take(param(input))?);
-    }
-    Some(Body { signature, capability, params })
+    let params = inputs.filter_map(|input| sink.take(param(input))).collect();
+    Body { signature, capability, params, sound: known == sink.len() }
 }
 
 fn is_shared(receiver: &syn::Receiver) -> bool {
@@ -206,11 +217,17 @@ fn is_shared(receiver: &syn::Receiver) -> bool {
         && matches!(tokens.next(), Some(TokenTree::Ident(word)) if word == "self")
 }
 
-fn capability(ty: &Type) -> Option<(Kind, Type)> {
-    let Type::Reference(reference) = ty else { return None };
-    let is_mut = reference.mutability.is_some();
-    let kind = if is_mut { Kind::Tx } else { Kind::Call };
-    Some((kind, (*reference.elem).clone()))
+fn capability(arg: &PatType) -> Option<Capability> {
+    let Type::Reference(reference) = &*arg.ty else { return None };
+    if matches!(*reference.elem, Type::ImplTrait(_)) {
+        return None;
+    }
+    let kind = if reference.mutability.is_some() { Kind::Tx } else { Kind::Call };
+    let name = match &*arg.pat {
+        Pat::Ident(pattern) => Some(pattern.ident.clone()),
+        _ => None,
+    };
+    Some(Capability { kind, ty: (*reference.elem).clone(), name })
 }
 
 fn param(input: &FnArg) -> syn::Result<Param> {
@@ -221,26 +238,33 @@ fn param(input: &FnArg) -> syn::Result<Param> {
             "a parameter's name says what it receives, so it cannot be a pattern; take it apart in the body",
         ));
     };
-    let name: Ident = pattern.ident.clone();
-    match &*arg.ty {
-        Type::Reference(reference) => Ok(Param { name, ty: (*reference.elem).clone(), optional: false }),
-        ty => match optional(ty) {
-            Some(inner) => Ok(Param { name, ty: inner, optional: true }),
-            None => Err(Error::new_spanned(
-                ty,
-                format!("`{name}` is received by reference: `&T`, or `Option<&T>` in a compensation"),
-            )),
-        },
+    let name = pattern.ident.clone();
+    let (reference, optional) = match &*arg.ty {
+        Type::Reference(reference) => (Some(reference), false),
+        ty => (optional(ty), true),
+    };
+    match reference {
+        Some(reference)
+            if reference.mutability.is_none()
+                && reference.lifetime.is_none()
+                && !matches!(*reference.elem, Type::ImplTrait(_)) =>
+        {
+            Ok(Param { name, ty: (*reference.elem).clone(), optional })
+        }
+        _ => Err(Error::new_spanned(
+            &arg.ty,
+            format!("`{name}` is received by plain reference: `&T`, or `Option<&T>` in a compensation"),
+        )),
     }
 }
 
-/// `T` of `Option<&T>`.
-fn optional(ty: &Type) -> Option<Type> {
+/// `&T` of `Option<&T>`.
+fn optional(ty: &Type) -> Option<&TypeReference> {
     let Type::Path(path) = ty else { return None };
     let last = path.path.segments.last().filter(|segment| segment.ident == "Option")?;
     let syn::PathArguments::AngleBracketed(arguments) = &last.arguments else { return None };
     match arguments.args.first()? {
-        syn::GenericArgument::Type(Type::Reference(reference)) => Some((*reference.elem).clone()),
+        syn::GenericArgument::Type(Type::Reference(reference)) => Some(reference),
         _ => None,
     }
 }

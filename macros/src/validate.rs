@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 
 use proc_macro2::Span;
-use syn::Ident;
+use quote::ToTokens;
+use syn::{Error, FnArg, Ident};
 
 use crate::model::{Body, Compensate, Kind, Param, Saga, Step};
 use crate::sink::Sink;
@@ -21,6 +22,8 @@ pub(crate) struct Graph {
 }
 
 /// The graph, or `None` if a rule is broken.
+///
+/// What was mistaken before is passed over in silence: a mistake gives one message.
 pub(crate) fn validate(saga: &Saga, sink: &mut Sink) -> Option<Graph> {
     if saga.steps.is_empty() && sink.is_empty() {
         sink.at(
@@ -29,19 +32,21 @@ pub(crate) fn validate(saga: &Saga, sink: &mut Sink) -> Option<Graph> {
         );
         return None;
     }
+    let sound = saga.steps.iter().all(|step| step.args.sound);
     names(saga, sink);
+    transaction(saga, sink);
     let after = edges(saga, sink);
-    let ancestors = ancestors(&after);
-    let no_way_back = pivots(saga, &ancestors, sink);
+    let ancestors = ancestors(saga, &after);
+    let no_way_back = if sound { pivots(saga, &ancestors, sink) } else { Vec::new() };
     let (undo, undoes) = compensations(saga, &no_way_back, sink);
     for (index, step) in saga.steps.iter().enumerate() {
-        capability(&step.body, Some(step.args.kind), sink);
+        capability(saga, &step.body, step.args.kind, step.args.sound, sink);
         for param in &step.body.params {
             step_param(saga, index, param, &ancestors[index], sink);
         }
     }
     for (index, compensation) in saga.compensations.iter().enumerate() {
-        capability(&compensation.body, None, sink);
+        capability(saga, &compensation.body, None, true, sink);
         let Some(step) = undoes[index] else { continue };
         for param in &compensation.body.params {
             undo_param(saga, step, param, &ancestors[step], sink);
@@ -55,26 +60,57 @@ fn find(saga: &Saga, name: &Ident) -> Option<usize> {
     saga.steps.iter().position(|step| step.body.name() == name)
 }
 
-fn known_steps<'a>(steps: impl Iterator<Item = &'a Step>) -> String {
-    let names: Vec<_> = steps.map(|step| format!("`{}`", step.body.name())).collect();
-    if names.is_empty() { "there is none".into() } else { names.join(", ") }
+/// Ends a message with the names that would have been right.
+fn choices<'a>(what: &str, names: impl Iterator<Item = &'a Ident>) -> String {
+    let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { format!("there are no {what}") } else { format!("the {what} are: {}", names.join(", ")) }
+}
+
+fn step_names(steps: &[Step]) -> impl Iterator<Item = &Ident> {
+    steps.iter().map(|step| step.body.name())
 }
 
 fn names(saga: &Saga, sink: &mut Sink) {
+    let taken = |name: &Ident, words: &[&str]| words.iter().any(|word| name == word);
     let mut seen = HashSet::new();
     for step in &saga.steps {
-        let (name, span) = match &step.args.name {
-            Some(name) => (name.value(), name.span()),
-            None => (step.body.name().to_string(), step.body.name().span()),
-        };
-        if ["input", "start"].contains(&name.as_str()) && step.args.name.is_none() {
+        let method = step.body.name();
+        if taken(method, &["input", "start", "key", "unkeyed"]) {
             sink.at(
-                span,
-                format!("a step cannot be called `{name}`, which means something else in a saga; give it another name"),
+                method.span(),
+                format!("a step cannot be called `{method}`, which means something else in a saga; rename the method"),
             );
         }
+        let name = step.recorded_name();
+        let span = step.args.name.as_ref().map_or(method.span(), syn::LitStr::span);
         if !seen.insert(name.clone()) {
             sink.at(span, format!("two steps are recorded as `{name}`; give one of them another `name = \"…\"`"));
+        }
+    }
+    for compensation in &saga.compensations {
+        let method = compensation.body.name();
+        if taken(method, &["none", "key", "unkeyed"]) {
+            sink.at(
+                method.span(),
+                format!(
+                    "a compensation cannot be called `{method}`, which means something else in a saga; rename the method"
+                ),
+            );
+        }
+    }
+}
+
+/// All tx bodies use the same transaction type.
+fn transaction(saga: &Saga, sink: &mut Sink) {
+    let Some(first) = saga.tx() else { return };
+    let first = first.to_token_stream().to_string();
+    for given in saga.bodies().filter_map(|body| body.capability.as_ref()) {
+        if given.kind == Kind::Tx && given.ty.to_token_stream().to_string() != first {
+            sink.push(Error::new_spanned(
+                &given.ty,
+                format!("all tx bodies of a saga use one transaction type, and another one uses `{first}`"),
+            ));
+            return;
         }
     }
 }
@@ -96,9 +132,9 @@ fn edges(saga: &Saga, sink: &mut Sink) -> Vec<Vec<usize>> {
                 _ => sink.at(
                     name.span(),
                     format!(
-                        "`{name}` is not a step before `{}`; the steps before it are: {}",
+                        "`{name}` is not a step before `{}`; {}",
                         step.body.name(),
-                        known_steps(saga.steps[..index].iter())
+                        choices("steps before it", step_names(&saga.steps[..index]))
                     ),
                 ),
             }
@@ -108,11 +144,13 @@ fn edges(saga: &Saga, sink: &mut Sink) -> Vec<Vec<usize>> {
     edges
 }
 
-/// The steps that surely ran before each step.
-fn ancestors(after: &[Vec<usize>]) -> Vec<Vec<bool>> {
+/// The steps that surely ran before each step. Where the place of a step was mistaken, all that stand before it.
+fn ancestors(saga: &Saga, after: &[Vec<usize>]) -> Vec<Vec<bool>> {
     let mut all: Vec<Vec<bool>> = Vec::with_capacity(after.len());
-    for before in after {
-        let mut mine = vec![false; after.len()];
+    for (index, before) in after.iter().enumerate() {
+        let mistaken = !saga.steps[index].args.sound
+            || saga.steps[index].args.after.as_ref().is_some_and(|named| named.len() != before.len());
+        let mut mine: Vec<_> = (0..after.len()).map(|earlier| mistaken && earlier < index).collect();
         for &step in before {
             mine[step] = true;
             for (known, theirs) in mine.iter_mut().zip(&all[step]) {
@@ -146,43 +184,52 @@ fn pivots(saga: &Saga, ancestors: &[Vec<bool>], sink: &mut Sink) -> Vec<bool> {
 
 type Undo = (Vec<Option<usize>>, Vec<Option<usize>>);
 
+/// Which compensation undoes each step, and the other way round. `no_way_back` is empty if it is not known.
 fn compensations(saga: &Saga, no_way_back: &[bool], sink: &mut Sink) -> Undo {
     let mut undo = vec![None; saga.steps.len()];
     let mut undoes = vec![None; saga.compensations.len()];
-    let known = || {
-        let names: Vec<_> = saga.compensations.iter().map(|undo| format!("`{}`", undo.body.name())).collect();
-        if names.is_empty() { "there is none".into() } else { format!("there are: {}", names.join(", ")) }
-    };
     let mut named = vec![false; saga.compensations.len()];
     for (index, step) in saga.steps.iter().enumerate() {
         let name = step.body.name();
-        match &step.args.compensate {
-            None if no_way_back[index] => {}
-            None => sink.at(
-                name.span(),
-                format!("step `{name}` comes before any pivot, so the saga may have to undo it: add `compensate = method`, or `compensate = none` if there is nothing to undo"),
+        let is_final = no_way_back.get(index).copied();
+        let by = match &step.args.compensate {
+            Some(Compensate::By(by)) => by,
+            None if is_final == Some(false) => {
+                sink.at(name.span(), format!("step `{name}` comes before any pivot, so the saga may have to undo it: add `compensate = method`, or `compensate = none` if there is nothing to undo"));
+                continue;
+            }
+            Some(Compensate::None) | None => continue,
+        };
+        let found = saga.compensations.iter().position(|undo| undo.body.name() == by);
+        if let Some(found) = found {
+            named[found] = true;
+        }
+        match found {
+            _ if is_final == Some(true) => sink.at(
+                by.span(),
+                format!("step `{name}` is at or after the pivot, so it is never undone; drop its compensation"),
             ),
-            Some(Compensate::None) => {}
-            Some(Compensate::By(by)) => {
-                let found = saga.compensations.iter().position(|undo| undo.body.name() == by);
-                if let Some(found) = found {
-                    named[found] = true;
-                }
-                match found {
-                    _ if no_way_back[index] => sink.at(by.span(), format!("step `{name}` is at or after the pivot, so it is never undone; drop its compensation")),
-                    None => sink.at(by.span(), format!("`{by}` is not a method with `#[compensate]`; {}", known())),
-                    Some(found) if undoes[found].is_some() => sink.at(by.span(), format!("`{by}` undoes another step already; write a compensation for each step")),
-                    Some(found) => {
-                        undo[index] = Some(found);
-                        undoes[found] = Some(index);
-                    }
-                }
+            None => {
+                let known = choices("compensations", saga.compensations.iter().map(|undo| undo.body.name()));
+                sink.at(by.span(), format!("`{by}` is not a method with `#[compensate]`; {known}"));
+            }
+            Some(found) if undoes[found].is_some() => {
+                sink.at(by.span(), format!("`{by}` undoes another step already; write a compensation for each step"));
+            }
+            Some(found) => {
+                undo[index] = Some(found);
+                undoes[found] = Some(index);
             }
         }
     }
+    // What is named wrongly leaves its compensation without a name.
+    let all_found = saga.steps.iter().zip(&undo).all(|(step, undo)| match step.args.compensate {
+        Some(Compensate::By(_)) => undo.is_some(),
+        _ => step.args.sound,
+    });
     for (compensation, named) in saga.compensations.iter().zip(named) {
         let name = compensation.body.name();
-        if !named && sink.is_empty() {
+        if !named && all_found {
             sink.at(
                 name.span(),
                 format!("no step names `{name}`: add `compensate = {name}` to the step that it undoes, or drop it"),
@@ -192,26 +239,31 @@ fn compensations(saga: &Saga, no_way_back: &[bool], sink: &mut Sink) -> Undo {
     (undo, undoes)
 }
 
-fn capability(body: &Body, kind: Option<Kind>, sink: &mut Sink) {
-    let name = body.name();
-    let span = body.signature.inputs.iter().nth(1).map_or(name.span(), syn::spanned::Spanned::span);
-    match (kind, &body.capability) {
-        (Some(kind), Some((given, _))) if kind != *given => {
-            sink.at(span, format!("a `{}` step receives {} first, after `&self`", kind.key(), kind.capability()));
-        }
-        (Some(kind), None) => {
-            sink.at(span, format!("a `{}` step receives {} first, after `&self`", kind.key(), kind.capability()));
-        }
-        (None, None) => sink.at(
-            span,
-            format!(
-                "`{name}` receives {} or {} first, after `&self`: that says how it undoes",
-                Kind::Tx.capability(),
-                Kind::Call.capability()
-            ),
-        ),
-        _ => {}
+/// The first parameter fits the kind of the step; of a compensation (`kind` is `None`) it decides the kind.
+fn capability(saga: &Saga, body: &Body, kind: Option<Kind>, sound: bool, sink: &mut Sink) {
+    if !body.sound || !sound {
+        return;
     }
+    let name = body.name();
+    let fits = body.capability.as_ref().is_some_and(|given| {
+        let is_data = |name: &Ident| name == "input" || find(saga, name).is_some();
+        kind.is_none_or(|kind| kind == given.kind) && !given.name.as_ref().is_some_and(is_data)
+    });
+    if fits {
+        return;
+    }
+    let message = match kind {
+        Some(kind) => format!("a `{}` step receives {} first, after `&self`", kind.key(), kind.capability()),
+        None => format!(
+            "`{name}` receives {} or {} first, after `&self`: that says how it undoes",
+            Kind::Tx.capability(),
+            Kind::Call.capability()
+        ),
+    };
+    sink.push(match body.signature.inputs.get(1) {
+        Some(FnArg::Typed(given)) => Error::new_spanned(&given.ty, message),
+        _ => Error::new(name.span(), message),
+    });
 }
 
 fn step_param(saga: &Saga, index: usize, param: &Param, ancestors: &[bool], sink: &mut Sink) {
@@ -236,8 +288,8 @@ fn step_param(saga: &Saga, index: usize, param: &Param, ancestors: &[bool], sink
         _ => sink.at(
             name.span(),
             format!(
-                "`{name}` is neither `input` nor a step before `{step}`; those are: {}",
-                known_steps(saga.steps[..index].iter())
+                "`{name}` is neither `input` nor a step before `{step}`; {}",
+                choices("steps before it", step_names(&saga.steps[..index]))
             ),
         ),
     }
@@ -253,10 +305,13 @@ fn undo_param(saga: &Saga, step: usize, param: &Param, ancestors: &[bool], sink:
             format!("only the outcome of `{undone}` itself can be unknown here; receive `{name}` by plain reference"),
         );
     } else if name != "input" && !is_own && !found.is_some_and(|found| ancestors[found]) {
-        let readable = saga.steps.iter().enumerate().filter(|(i, _)| *i == step || ancestors[*i]).map(|(_, step)| step);
+        let readable = step_names(&saga.steps).enumerate().filter(|(i, _)| *i == step || ancestors[*i]);
         sink.at(
             name.span(),
-            format!("a compensation of `{undone}` can receive `input` and: {}", known_steps(readable)),
+            format!(
+                "`{name}` is neither `input`, nor `{undone}`, nor a step that surely ran before it; {}",
+                choices("steps that the compensation can receive", readable.map(|(_, name)| name))
+            ),
         );
     }
 }

@@ -129,10 +129,12 @@ impl Settings {
 
     pub(crate) fn database(&self) -> Result<PgConnectOptions, String> {
         let url = self.database_url.as_deref().ok_or("no database: set DATABASE_URL or --database-url")?;
+        let invalid = "the database URL is not valid; it looks like postgres://user:password@host:5432/database";
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(invalid.to_owned());
+        }
         // The parser's own error may quote the URL with its password.
-        url.parse().map_err(|_| {
-            "the database URL is not valid; it looks like postgres://user:password@host:5432/database".to_owned()
-        })
+        url.parse().map_err(|_| invalid.to_owned())
     }
 
     pub(crate) fn amqp_url(&self) -> Result<AmqpUrl, String> {

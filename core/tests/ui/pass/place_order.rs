@@ -1,4 +1,4 @@
-//! The saga of the README, with shadowed names and over any store.
+//! The saga of the README, over any store.
 
 use amends::{Call, Message, StepResult, StepTransaction, Store, reject, saga};
 use serde::{Deserialize, Serialize};
@@ -27,16 +27,6 @@ pub struct StockReserved {
 
 pub struct PlaceOrder<S> {
     pub store: S,
-}
-
-mod shadows {
-    #![allow(dead_code)]
-    pub struct Result;
-    pub struct Option;
-    pub struct Box;
-    pub struct String;
-    pub struct Some;
-    pub struct Ok;
 }
 
 #[saga(name = "place-order", version = 1, input = Order)]
@@ -88,30 +78,14 @@ impl<S: Store> PlaceOrder<S> {
     }
 }
 
-mod shadowed {
-    use super::shadows::*;
-
-    pub struct Quiet;
-
-    #[amends::saga(name = "quiet", version = 2, input = u8)]
-    impl Quiet {
-        #[step(call, compensate = none)]
-        async fn only(&self, _call: &amends::Call) -> amends::StepResult<()> {
-            let _ = (Result, Option, Box, String, Some, Ok);
-            ::core::result::Result::Ok(())
-        }
-    }
-}
-
 fn main() {
     let saga = PlaceOrder { store: amends::MemoryStore::new() };
     let _ = saga.helper();
     println!("{}", PlaceOrder::<amends::MemoryStore>::DEFINITION);
-    let _ = shadowed::Quiet::key(1);
     assert_eq!(
         PlaceOrder::<amends::MemoryStore>::DEFINITION.to_string(),
         "saga place-order v1\n  tx reserve, undone by tx release (needs its output)\n  call charge after reserve, undone by call refund\
          \n  call check after reserve\n  tx ship after charge, check, pivot\n  call notify after ship"
     );
-    let _ = amends::Sagas::builder(amends::MemoryStore::new()).register(saga).register(shadowed::Quiet).build().unwrap();
+    let _ = amends::Sagas::builder(amends::MemoryStore::new()).register(saga).build().unwrap();
 }

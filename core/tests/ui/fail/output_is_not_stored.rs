@@ -1,0 +1,16 @@
+use amends::{Call, StepResult, saga};
+
+struct Seat;
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = u8)]
+impl Trip {
+    #[step(call, compensate = none)]
+    async fn flight(&self, _call: &Call) -> StepResult<Seat> {
+        Ok(Seat)
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}
