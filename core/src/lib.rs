@@ -107,10 +107,10 @@ pub mod __private {
         type Output;
 
         /// The `StepResult<T>` itself.
-        #[expect(clippy::missing_errors_doc, reason = "see the function of that name")]
         fn settled(self) -> StepResult<Self::Output>;
     }
 
+    #[diagnostic::do_not_recommend]
     impl<T, E: Into<StepError>> StepOutput for Result<T, E> {
         type Output = T;
 
