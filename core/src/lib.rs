@@ -100,7 +100,8 @@ pub mod __private {
     /// What a step's method returns when it succeeds.
     #[diagnostic::on_unimplemented(
         message = "a step returns `StepResult<T>`, not `{Self}`",
-        label = "this is what the step returns"
+        label = "this is what the step returns",
+        note = "any error that implements `std::error::Error` becomes a `StepError`; `StepError::retry` makes one of a text"
     )]
     pub trait StepOutput {
         /// The `T` of `StepResult<T>`.

@@ -40,7 +40,7 @@ fn glue(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenStream {
     let constants = saga.steps.iter().filter_map(constant);
 
     let mut steps_generics = saga.generics.clone();
-    let tx_span = saga.tx().map_or_else(Span::call_site, Spanned::span);
+    let tx_span = saga.tx().map_or_else(Span::call_site, |tx| at(tx.span()));
     let tx = saga.tx().map_or_else(
         || {
             let any: Path = syn::parse_quote!(__AmendsTx);
@@ -208,9 +208,9 @@ fn arm(args: &SagaArgs, saga: &Saga, step: usize, body: &Body, forward: bool) ->
     let arguments = body.params.iter().map(|param| {
         let local = local(param);
         match (param.optional, param.is_view()) {
-            (true, true) => quote_spanned!(param.ty.span()=> #local.as_deref()),
+            (true, true) => quote_spanned!(at(param.ty.span())=> #local.as_deref()),
             (true, false) => quote!(#local.as_ref()),
-            (false, true) => quote_spanned!(param.ty.span()=> &#local),
+            (false, true) => quote_spanned!(at(param.ty.span())=> &#local),
             (false, false) => quote!(&#local),
         }
     });
@@ -219,13 +219,14 @@ fn arm(args: &SagaArgs, saga: &Saga, step: usize, body: &Body, forward: bool) ->
         ReturnType::Default => method.span(),
         ReturnType::Type(_, ty) => ty.span(),
     };
-    let call = quote_spanned!(method.span()=> self.#method(__amends_capability #(, #arguments)*).await);
     // On the type that the method returns, so that another one is reported there.
     let settled = respan(quote!(#krate::__private::settled), returned);
-    let settled = quote_spanned!(returned=> let __amends_output = #settled(#call)?;);
+    let settled = quote_spanned! {at(returned)=>
+        let __amends_output = #settled(self.#method(__amends_capability #(, #arguments)*).await)?;
+    };
     let output = if forward {
         let output = respan(quote!(#krate::__private::output), returned);
-        quote_spanned!(returned=> #output(&__amends_output))
+        quote_spanned!(at(returned)=> #output(&__amends_output))
     } else {
         quote!({
             let _ = __amends_output;
@@ -234,7 +235,7 @@ fn arm(args: &SagaArgs, saga: &Saga, step: usize, body: &Body, forward: bool) ->
     };
     let pin = respan(quote!(#krate::__private::Box::pin), method.span());
     // On the method's name, so that a future which is not `Send` is reported there.
-    let future = quote_spanned! {method.span()=>
+    let future = quote_spanned! {at(method.span())=>
         #pin(async move {
             #capability
             #(#reads)*
@@ -251,13 +252,13 @@ fn capability(body: &Body) -> TokenStream {
     match kind {
         Kind::Tx => quote!(let __amends_capability = __amends_capability.tx();),
         Kind::Call => {
-            quote_spanned!(ty.span()=> let __amends_capability: &#ty = __amends_capability.call();)
+            quote_spanned!(at(ty.span())=> let __amends_capability: &#ty = __amends_capability.call();)
         }
     }
 }
 
 fn local(param: &Param) -> Ident {
-    format_ident!("__amends_{}", param.name, span = Span::call_site())
+    format_ident!("__amends_{}", param.name, span = at(param.ty.span()))
 }
 
 fn read(args: &SagaArgs, saga: &Saga, param: &Param) -> TokenStream {
@@ -278,11 +279,17 @@ fn read(args: &SagaArgs, saga: &Saga, param: &Param) -> TokenStream {
         let local_ty = if param.optional { quote!(::core::option::Option<#recorded>) } else { recorded };
         return quote! { let #local: #local_ty = __amends_data.#read?; };
     }
-    let check = quote_spanned!(ty.span()=> #krate::__private::is_same::<#recorded, #ty>(););
+    let check = quote_spanned!(at(ty.span())=> #krate::__private::is_same::<#recorded, #ty>(););
     let local_ty = if param.optional { quote!(::core::option::Option<#ty>) } else { quote!(#ty) };
     quote! { #check let #local: #local_ty = __amends_data.#read?; }
 }
 
+/// Shown there, but with names as the glue means them: a block that comes out of a macro has spans of two worlds.
+fn at(span: Span) -> Span {
+    Span::call_site().located_at(span)
+}
+
+/// Names mean what they meant, and are shown there.
 fn respan(tokens: TokenStream, span: Span) -> TokenStream {
     let respanned = tokens.into_iter().map(|token| match token {
         TokenTree::Group(group) => {
@@ -291,7 +298,7 @@ fn respan(tokens: TokenStream, span: Span) -> TokenStream {
             TokenTree::Group(group)
         }
         mut token => {
-            token.set_span(span);
+            token.set_span(token.span().located_at(span));
             token
         }
     });

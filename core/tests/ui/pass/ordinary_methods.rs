@@ -62,8 +62,5 @@ async fn main() {
     trip.tell(&call, &2, &7).await.unwrap();
     assert_eq!(trip.r#yield(&call, None, &2).await.unwrap(), 2);
     assert_eq!((Trip::TRY, Trip::TELL), ("try", "say-so"));
-    assert_eq!(
-        Trip::DEFINITION.to_string(),
-        "saga trip v3\n  call try, undone by call yield\n  call say-so after try"
-    );
+    assert_eq!(Trip::DEFINITION.to_string(), "saga trip v3\n  call try, undone by call yield\n  call say-so after try");
 }

@@ -65,11 +65,7 @@ mod quiet {
         }
 
         #[compensate]
-        async fn hush(
-            &self,
-            _call: &::amends::Call,
-            whisper: ::core::option::Option<&u8>,
-        ) -> ::amends::StepResult<()> {
+        async fn hush(&self, _call: &::amends::Call, whisper: ::core::option::Option<&u8>) -> ::amends::StepResult<()> {
             let _ = whisper;
             ::core::result::Result::Ok(())
         }
