@@ -1,6 +1,7 @@
 //! What `#[saga]` accepts, and the one message that each mistake gives.
 
-#![allow(missing_docs)]
+// expect-test writes raw strings.
+#![allow(missing_docs, clippy::needless_raw_string_hashes)]
 
 use std::time::Duration;
 
