@@ -35,9 +35,10 @@ fn glue(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenStream {
     let krate = &args.krate;
     let (impl_generics, _, where_clause) = saga.generics.split_for_impl();
     let (self_ty, input) = (&saga.self_ty, &args.input);
+    let input = quote_spanned!(at(input.span())=> type Input = #input;);
     let (name, version) = (&args.name, args.version);
     let steps = saga.steps.iter().enumerate().map(|(index, step)| definition(args, saga, graph, index, step));
-    let constants = saga.steps.iter().filter_map(constant);
+    let constants = saga.steps.iter().filter_map(|step| constant(saga, step));
 
     let mut steps_generics = saga.generics.clone();
     let tx_span = saga.tx().map_or_else(Span::call_site, |tx| at(tx.span()));
@@ -76,7 +77,7 @@ fn glue(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenStream {
         }
 
         impl #impl_generics #krate::Saga for #self_ty #where_clause {
-            type Input = #input;
+            #input
 
             const DEFINITION: &'static #krate::Definition = {
                 const STEPS: &[#krate::Step] = &[#(#steps),*];
@@ -118,11 +119,12 @@ fn glue(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenStream {
     }
 }
 
-/// The name of a step as a constant, such as `CHARGE`.
-fn constant(step: &Step) -> Option<TokenStream> {
+/// The name of a step as a constant, such as `CHARGE`, unless the block has one of its own.
+fn constant(saga: &Saga, step: &Step) -> Option<TokenStream> {
     let constant = step.body.name().unraw().to_string().to_uppercase();
     // On the method's name, so that a clash with a constant of the user's is reported there.
-    let constant = syn::parse_str::<Ident>(&constant).ok().filter(|constant| constant != "DEFINITION")?;
+    let is_free = |constant: &Ident| constant != "DEFINITION" && !saga.constants.contains(constant);
+    let constant = syn::parse_str::<Ident>(&constant).ok().filter(is_free)?;
     let constant = Ident::new(&constant.to_string(), step.body.name().span());
     let name = step.recorded_name();
     Some(quote! {
@@ -274,14 +276,14 @@ fn read(args: &SagaArgs, saga: &Saga, param: &Param) -> TokenStream {
     };
     // All on the parameter's type, so that a mismatch is reported there, and only there: what follows reads what the
     // parameter says.
-    let recorded = respan(recorded, ty.span());
-    if param.is_view() {
-        let local_ty = if param.optional { quote!(::core::option::Option<#recorded>) } else { recorded };
-        return quote! { let #local: #local_ty = __amends_data.#read?; };
-    }
-    let check = quote_spanned!(at(ty.span())=> #krate::__private::is_same::<#recorded, #ty>(););
-    let local_ty = if param.optional { quote!(::core::option::Option<#ty>) } else { quote!(#ty) };
-    quote! { #check let #local: #local_ty = __amends_data.#read?; }
+    let (recorded, read) = (respan(recorded, ty.span()), respan(read, ty.span()));
+    let (check, read_ty) = if param.is_view() {
+        (TokenStream::new(), recorded)
+    } else {
+        (quote_spanned!(at(ty.span())=> #krate::__private::is_same::<#recorded, #ty>();), quote!(#ty))
+    };
+    let read_ty = if param.optional { quote!(::core::option::Option<#read_ty>) } else { read_ty };
+    quote_spanned!(at(ty.span())=> #check let #local: #read_ty = __amends_data.#read?;)
 }
 
 /// Shown there, but with names as the glue means them: a block that comes out of a macro has spans of two worlds.

@@ -44,7 +44,8 @@ use proc_macro::TokenStream;
 ///
 /// - `DEFINITION`, the graph, whose text has a line a step and is meant for a golden test;
 /// - `key(…)` and `unkeyed()`, to start it with a business key or without one;
-/// - a constant for each step, such as `CHARGE`, with the name under which it is recorded.
+/// - a constant for each step, such as `CHARGE`, with the name under which it is recorded, unless the block has a
+///   constant of that name.
 ///
 /// # The graph is in the signatures
 ///

@@ -10,6 +10,8 @@ use syn::{Generics, Ident, LitStr, Path, Signature, Type};
 pub(crate) struct Saga {
     pub(crate) generics: Generics,
     pub(crate) self_ty: Type,
+    /// The names of the block's own constants.
+    pub(crate) constants: Vec<Ident>,
     pub(crate) steps: Vec<Step>,
     pub(crate) compensations: Vec<Undo>,
 }

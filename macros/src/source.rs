@@ -3,7 +3,7 @@
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 use syn::parse::{Parse, ParseStream, Parser};
 use syn::{
-    Attribute, Error, FnArg, GenericParam, Generics, Meta, Pat, PatType, Signature, Token, Type, TypeReference,
+    Attribute, Error, FnArg, GenericParam, Generics, Ident, Meta, Pat, PatType, Signature, Token, Type, TypeReference,
     Visibility, braced,
 };
 
@@ -63,6 +63,8 @@ struct Block {
     generics: Generics,
     self_ty: Type,
     methods: Vec<(Vec<Attribute>, Signature)>,
+    /// The names of its constants.
+    constants: Vec<Ident>,
     /// The markers of what is no method.
     misplaced: Vec<Attribute>,
 }
@@ -83,7 +85,7 @@ impl Parse for Block {
         let content;
         braced!(content in input);
         content.call(Attribute::parse_inner)?;
-        let (mut methods, mut misplaced) = (Vec::new(), Vec::new());
+        let (mut methods, mut constants, mut misplaced) = (Vec::new(), Vec::new(), Vec::new());
         while !content.is_empty() {
             let attributes = content.call(Attribute::parse_outer)?;
             content.parse::<Visibility>()?;
@@ -91,12 +93,19 @@ impl Parse for Block {
             if fork.parse::<Signature>().is_ok() {
                 methods.push((attributes, content.parse()?));
             } else {
+                constants.extend(constant(&content));
                 misplaced.extend(attributes.into_iter().filter(is_marker));
             }
             skip_item(&content)?;
         }
-        Ok(Self { generics, self_ty, methods, misplaced })
+        Ok(Self { generics, self_ty, methods, constants, misplaced })
     }
+}
+
+/// The name in `const NAME: …`, without moving on.
+fn constant(input: ParseStream<'_>) -> Option<Ident> {
+    let fork = input.fork();
+    fork.parse::<Token![const]>().and_then(|_| fork.parse()).ok()
 }
 
 /// To the end of a body or of a semicolon.
@@ -148,7 +157,7 @@ pub(crate) fn read(item: TokenStream, sink: &mut Sink) -> Option<Saga> {
             compensations.push(Undo { args, body: body(signature, sink) });
         }
     }
-    Some(Saga { generics: block.generics, self_ty: block.self_ty, steps, compensations })
+    Some(Saga { generics: block.generics, self_ty: block.self_ty, constants: block.constants, steps, compensations })
 }
 
 fn check_generics(generics: &Generics, sink: &mut Sink) {
