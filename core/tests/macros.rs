@@ -3,10 +3,13 @@
 // expect-test writes raw strings.
 #![allow(missing_docs, clippy::needless_raw_string_hashes)]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use amends::{Call, RetryPolicy, StepResult, Store, saga};
+use amends::memory::MemoryTx;
+use amends::{Call, MemoryStore, RetryPolicy, Sagas, StepResult, Store, reject, saga};
 use expect_test::expect;
+use tokio_util::sync::CancellationToken;
 
 /// The messages of `tests/ui/fail` were written by this compiler; another words its own part differently.
 const WRITTEN_BY: &str = "1.95";
@@ -78,7 +81,7 @@ impl<S: Store> PlaceOrder<S> {
     }
 }
 
-const DEFINITION: &amends::Definition = PlaceOrder::<amends::MemoryStore>::DEFINITION;
+const DEFINITION: &amends::Definition = PlaceOrder::<MemoryStore>::DEFINITION;
 
 #[test]
 fn the_graph_is_in_the_signatures() {
@@ -122,7 +125,95 @@ fn a_step_takes_the_time_that_is_written_or_the_default() {
 
 #[test]
 fn a_step_is_a_constant_with_the_name_under_which_it_is_recorded() {
-    type Saga = PlaceOrder<amends::MemoryStore>;
+    type Saga = PlaceOrder<MemoryStore>;
     assert_eq!((Saga::CHARGE, Saga::WRITE), ("charge", "note"));
-    let _ = (PlaceOrder(amends::MemoryStore::new()).0, Saga::key(7), Saga::unkeyed());
+    let _ = (PlaceOrder(MemoryStore::new()).0, Saga::key(7), Saga::unkeyed());
+}
+
+/// Writes down what each of its methods receives.
+#[derive(Clone, Default)]
+struct Trip(Arc<Mutex<Vec<String>>>);
+
+#[saga(name = "trip", version = 1, input = (String, bool))]
+impl Trip {
+    #[step(call, compensate = leave)]
+    async fn flight(&self, _call: &Call, input: &(String, bool)) -> StepResult<String> {
+        self.note(format!("flight to {}", input.0));
+        Ok("12A".to_owned())
+    }
+
+    #[step(tx, compensate = cancel, name = "bed", after = start)]
+    async fn hotel(&self, _tx: &mut MemoryTx) -> StepResult<Vec<u8>> {
+        self.note("hotel".to_owned());
+        Ok(vec![1, 2])
+    }
+
+    #[step(call, pivot, after = [flight, hotel])]
+    async fn pay(&self, _call: &Call, flight: &str, hotel: &[u8], input: &(String, bool)) -> StepResult<u64> {
+        self.note(format!("pay for {flight} and {hotel:?}"));
+        if input.1 { Ok(7) } else { Err(reject("card_declined")) }
+    }
+
+    #[step(tx)]
+    async fn tell(&self, _tx: &mut MemoryTx, pay: &u64) -> StepResult<()> {
+        self.note(format!("tell of {pay}"));
+        Ok(())
+    }
+
+    #[compensate]
+    async fn leave(&self, _tx: &mut MemoryTx, flight: Option<&str>, input: &(String, bool)) -> StepResult<u8> {
+        self.note(format!("leave {flight:?} to {}", input.0));
+        Ok(0)
+    }
+
+    #[compensate]
+    async fn cancel(&self, _call: &Call, hotel: &Vec<u8>) -> StepResult<()> {
+        self.note(format!("cancel {hotel:?}"));
+        Ok(())
+    }
+
+    fn note(&self, text: String) {
+        self.0.lock().expect("nobody panics with the lock").push(text);
+    }
+}
+
+/// What the methods of a trip received until it ended, in alphabetical order, since branches run in parallel.
+async fn trip(card_is_good: bool) -> String {
+    let trip = Trip::default();
+    let sagas = Sagas::builder(MemoryStore::new()).register(trip.clone()).build().expect("a sound saga");
+    let input = ("Rome".to_owned(), card_is_good);
+    let saga = sagas.start_now(Trip::unkeyed(), &input).await.expect("a sound input").id();
+    let ended = async {
+        while sagas.outcome(saga).await.expect("the store is there").is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        stopped = sagas.run(CancellationToken::new()) => panic!("the worker stopped: {stopped:?}"),
+    }
+    let mut notes = std::mem::take(&mut *trip.0.lock().expect("nobody panics with the lock"));
+    notes.sort();
+    notes.join("\n")
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_method_receives_what_its_parameters_name() {
+    expect![[r#"
+        flight to Rome
+        hotel
+        pay for 12A and [1, 2]
+        tell of 7"#]]
+    .assert_eq(&trip(true).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_compensation_receives_what_its_parameters_name() {
+    expect![[r#"
+        cancel [1, 2]
+        flight to Rome
+        hotel
+        leave Some("12A") to Rome
+        pay for 12A and [1, 2]"#]]
+    .assert_eq(&trip(false).await);
 }
