@@ -1,7 +1,14 @@
-//! Messages as arrays of columns, for statements over `unnest`.
+//! Messages and pauses as columns, for statements over `unnest`.
+
+use std::time::Duration;
 
 use amends::OutboxMessage;
 use uuid::Uuid;
+
+/// A pause in milliseconds, as a column; one that is too long for it is as good as the longest.
+pub(crate) fn millis(pause: Duration) -> i64 {
+    i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)
+}
 
 /// The columns of `amends.outbox` that a statement names: never `xid` and `seq`, which only the database may give.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use crate::columns::OutboxColumns;
+use crate::columns::{OutboxColumns, millis};
 use crate::error::{Fault, fault, store_error};
 use crate::hook;
 use crate::writer::{append_events, append_seq};
@@ -107,7 +107,7 @@ impl StepTx {
             .bind(append_events(append)?)
             .bind(&self.mark)
             .bind(head.map(|head| head.status.as_str()))
-            .bind(wake_in.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)))
+            .bind(wake_in.map(millis))
             .bind(head.is_some_and(|head| head.release))
             .bind(&outbox.ids)
             .bind(&outbox.keys)

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::columns::OutboxColumns;
+use crate::columns::{OutboxColumns, millis};
 use crate::hook;
 use crate::writer::Statement;
 
@@ -185,7 +185,7 @@ impl HeadColumns {
         self.ids.push(row.id);
         self.statuses.push(row.head.map(|head| head.status.as_str()));
         let wake_in = row.head.and_then(|head| head.wake_in);
-        self.wake_ms.push(wake_in.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)));
+        self.wake_ms.push(wake_in.map(millis));
         self.release.push(row.head.is_some_and(|head| head.release));
         self.new_owners.push(row.new_owner);
     }

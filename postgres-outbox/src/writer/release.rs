@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::columns::millis;
 use crate::writer::Statement;
 
 pub(crate) struct Releases;
@@ -42,8 +43,7 @@ impl Statement for Releases {
 
     async fn perform(&self, conn: &mut PgConnection, releases: &[&Release]) -> Result<Vec<()>, sqlx::Error> {
         crate::hook::before("release");
-        let wake_ms =
-            |release: &&Release| release.wake_in.map(|pause| i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+        let wake_ms = |release: &&Release| release.wake_in.map(millis);
         sqlx::query(RELEASE)
             .bind(releases.iter().map(|release| release.saga.0).collect::<Vec<Uuid>>())
             .bind(releases.iter().map(|release| release.worker.0).collect::<Vec<Uuid>>())
