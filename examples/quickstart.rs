@@ -1,8 +1,6 @@
 //! The smallest saga, on the in-memory store: `cargo run -p amends-examples --example quickstart`.
 #![allow(clippy::unused_async, reason = "real steps await other services")]
 
-use std::time::Duration;
-
 use amends::{Call, Error, MemoryStore, Sagas, StepResult, reject, saga};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -50,10 +48,7 @@ async fn buy(sagas: &Sagas<MemoryStore>) -> Result<(), Error> {
         println!("a ticket for {seat}:");
         let ticket = Ticket { seat: seat.to_owned(), card_is_good };
         let saga = sagas.start_now(BuyTicket::key(seat), &ticket).await?.id();
-        while sagas.outcome(saga).await?.is_none() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        println!("  {:?}", sagas.outcome(saga).await?);
+        println!("  {:?}", sagas.outcome::<BuyTicket>(saga).await?);
     }
     Ok(())
 }

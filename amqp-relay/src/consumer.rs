@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::{Message, sanitize};
+use amends::{Error, StoreError};
 use amends_postgres::Inbox;
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
@@ -16,8 +17,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, AmqpUrl, short, soon};
-use crate::envelope::{self, KEY_HEADER, SEQ_HEADER};
-use crate::{QueueTopology, RelayError, telemetry};
+use crate::{Incoming, QueueTopology, RelayError, telemetry};
 
 /// Handles the messages of a queue.
 ///
@@ -52,52 +52,19 @@ impl From<sqlx::Error> for HandlerError {
     }
 }
 
-/// A message as it arrived.
-#[derive(Debug, Clone)]
-pub struct Incoming {
-    /// Its id; copies of one message have the same.
-    pub id: String,
-    /// Its type, such as `stock.reserved`.
-    pub name: String,
-    /// Its ordering key.
-    pub key: Option<String>,
-    /// Its place in the outbox it came from.
-    pub seq: Option<i64>,
-    /// The broker has delivered it before.
-    pub redelivered: bool,
-    /// What it says.
-    pub payload: Vec<u8>,
-}
-
-impl Incoming {
-    /// Reads it as a message of type `M`; `None` if it is of another type.
-    ///
-    /// # Errors
-    /// [`HandlerError::Reject`] if it is of this type by name but cannot be read.
-    pub fn read<M: Message>(&self) -> Result<Option<M>, HandlerError> {
-        if self.name != M::NAME {
-            return Ok(None);
+impl From<Error> for HandlerError {
+    /// What can never be stored is rejected; the rest is tried again.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Json { .. } | Error::KeyConflict { .. } | Error::Store(StoreError::Refused(_)) => {
+                Self::Reject(error.to_string())
+            }
+            error => Self::Retry(Box::new(error)),
         }
-        let read = serde_json::from_slice(&self.payload);
-        read.map(Some)
-            .map_err(|error| HandlerError::Reject(format!("message {} is no `{}`: {error}", self.id, M::NAME)))
-    }
-
-    fn of(delivery: &Delivery) -> Result<Self, String> {
-        let properties = &delivery.properties;
-        let text = |value: &Option<lapin::types::ShortString>| value.as_ref().map(|value| sanitize(value.as_str()));
-        Ok(Self {
-            id: text(properties.message_id()).ok_or("it has no message id, so nobody could tell its copies apart")?,
-            name: text(properties.kind()).unwrap_or_else(|| sanitize(delivery.routing_key.as_str())),
-            key: envelope::header(properties, KEY_HEADER),
-            seq: envelope::header(properties, SEQ_HEADER).and_then(|seq| seq.parse().ok()),
-            redelivered: delivery.redelivered,
-            payload: delivery.data.clone(),
-        })
     }
 }
 
-/// Consumes a queue, one message at a time and in order, until it is asked to stop.
+/// Consumes a queue, by default one message at a time and in order, until it is asked to stop.
 #[derive(Debug)]
 pub struct Consumer<H> {
     pool: PgPool,
@@ -111,8 +78,12 @@ pub struct Consumer<H> {
 pub struct ConsumerOptions {
     /// Names it in the inbox: consumers of one name handle each message once between them.
     pub name: String,
-    /// The queue, declared at every connection with its bindings.
+    /// The queue, with its bindings.
     pub queue: QueueTopology,
+    /// Declare the queue with its bindings at every connection. Yes.
+    pub declare: bool,
+    /// How many messages are handled at once. 1, which keeps their order.
+    pub concurrency: usize,
     /// How many messages the broker sends ahead. 100.
     pub prefetch: u16,
     /// The longest pause before a message is tried again. 10 s.
@@ -122,7 +93,14 @@ pub struct ConsumerOptions {
 impl ConsumerOptions {
     /// A consumer of this queue, with the defaults.
     pub fn new(name: impl Into<String>, queue: QueueTopology) -> Self {
-        Self { name: name.into(), queue, prefetch: 100, longest_pause: Duration::from_secs(10) }
+        Self {
+            name: name.into(),
+            queue,
+            declare: true,
+            concurrency: 1,
+            prefetch: 100,
+            longest_pause: Duration::from_secs(10),
+        }
     }
 }
 
@@ -171,32 +149,42 @@ impl<H: Handler> Consumer<H> {
         pause: &mut Duration,
     ) -> Result<(), RelayError> {
         let channel = soon("open a channel", connection.create_channel()).await?;
-        self.options.queue.declare(&channel).await?;
+        if self.options.declare {
+            self.options.queue.declare(&channel).await?;
+        }
         soon("limit the prefetch", channel.basic_qos(self.options.prefetch, BasicQosOptions::default())).await?;
         let (queue, tag) = (short("queue", &self.options.queue.name)?, short("consumer", &self.options.name)?);
         let consuming = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
         let mut deliveries = soon("consume", consuming).await?;
+        let mut under_way = FuturesUnordered::new();
         loop {
+            let has_room = under_way.len() < self.options.concurrency.max(1);
             let delivery = tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
-                delivery = deliveries.next() => delivery,
+                () = shutdown.cancelled() => break,
+                Some(settled) = under_way.next() => {
+                    settled?;
+                    continue;
+                }
+                delivery = deliveries.next(), if has_room => delivery,
             };
             let Some(delivery) = delivery.transpose()? else {
                 return Err(RelayError::Deadline { what: "deliveries: the queue is gone", limit: Duration::ZERO });
             };
             *pause = Duration::from_millis(100);
-            if !self.settle(&delivery, shutdown).await? {
-                return Ok(());
-            }
+            under_way.push(self.settle(delivery, shutdown));
         }
+        while let Some(settled) = under_way.next().await {
+            settled?;
+        }
+        Ok(())
     }
 
-    /// Handles a delivery until it is handled, and tells the broker; `false` if the consumer stops before that.
-    async fn settle(&self, delivery: &Delivery, shutdown: &CancellationToken) -> Result<bool, RelayError> {
+    /// Handles a delivery until it is handled, and tells the broker; at shutdown it is left to be delivered again.
+    async fn settle(&self, delivery: Delivery, shutdown: &CancellationToken) -> Result<(), RelayError> {
         let mut pause = Duration::from_millis(100);
         loop {
-            let (handled, result) = match self.handle(delivery).await {
+            let (handled, result) = match self.handle(&delivery).await {
                 Ok(Handled::Done) => (Ok(()), "handled"),
                 Ok(Handled::Duplicate) => (Ok(()), "duplicate"),
                 Ok(Handled::Rejected(reason)) => (Err(reason), "rejected"),
@@ -206,7 +194,7 @@ impl<H: Handler> Consumer<H> {
                     // Tried again here, so that the messages behind it do not overtake it.
                     tokio::select! {
                         () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => pause = (pause * 2).min(self.options.longest_pause),
-                        () = shutdown.cancelled() => return Ok(false),
+                        () = shutdown.cancelled() => return Ok(()),
                     }
                     continue;
                 }
@@ -226,7 +214,7 @@ impl<H: Handler> Consumer<H> {
                     soon("refuse", delivery.acker.nack(options)).await?
                 }
             };
-            return Ok(true);
+            return Ok(());
         }
     }
 

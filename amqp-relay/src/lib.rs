@@ -1,7 +1,8 @@
 //! The outbox relay of [`amends`], and consumers that handle each message once, on RabbitMQ.
 //!
 //! The binary `amends-relay` runs a [`Relay`]; a service can embed one instead. Of several on one database, one works and
-//! the others stand by. A [`Consumer`] runs its [`Handler`] in the transaction that writes the inbox row.
+//! the others stand by. It also takes the replies to the requests of sagas home; see [`ReplyQueue`], and [`Incoming::reply`]
+//! for the other side. A [`Consumer`] runs its [`Handler`] in the transaction that writes the inbox row.
 //!
 //! ```no_run
 //! use amends_relay::{Relay, RelayOptions};
@@ -19,13 +20,17 @@ mod broker;
 mod consumer;
 mod envelope;
 mod error;
+mod incoming;
 mod relay;
+mod replies;
 pub mod telemetry;
 mod topology;
 
 pub use broker::AmqpUrl;
-pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming};
+pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError};
 pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
+pub use incoming::Incoming;
 pub use relay::{Ordering, Relay, RelayOptions, RelayState};
+pub use replies::{OUTCOME_HEADER, ReplyQueue};
 pub use topology::{QueueKind, QueueTopology, Topology};

@@ -20,3 +20,6 @@ pub const HELD: &str = "amends_outbox_held";
 pub const PARKED: &str = "amends_outbox_parked";
 /// Messages that a consumer has handled, by `consumer` and `result`.
 pub const HANDLED: &str = "amends_consumer_handled_total";
+/// Replies to requests of sagas, by `result`: `appended`, `ended`, or `unknown` and `malformed`, which become dead letters;
+/// `retried` is one that will be tried again.
+pub const REPLIES: &str = "amends_replies_total";

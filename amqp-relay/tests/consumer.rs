@@ -10,8 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use lapin::BasicProperties;
-use lapin::options::{BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use sqlx::{PgConnection, PgPool};
 use support::{World, publish, until};
 use tokio::task::JoinHandle;
@@ -83,27 +82,12 @@ async fn send(world: &World, id: &str, text: &str) {
         .unwrap();
 }
 
-/// Waits until the queue with its binding is there, so that what is sent next is not lost.
-async fn until_declared(world: &World, queue: &QueueTopology) {
-    let deadline = tokio::time::Instant::now() + support::PATIENCE;
-    loop {
-        let channel = world.connection.create_channel().await.unwrap();
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let found = channel.queue_declare(queue.name.as_str().into(), passive, FieldTable::default()).await;
-        if found.is_ok_and(|queue| queue.consumer_count() > 0) {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "nobody consumes {}", queue.name);
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_of_a_message_take_effect_once_also_those_with_foreign_ids() {
     let mut world = with_ledger().await;
     let queue = world.queue("ledger", &["#"]);
     let consumers = [Consuming::start(world.pool(), &queue, 0), Consuming::start(world.pool(), &queue, 0)];
-    until_declared(&world, &queue).await;
+    world.until_consumed(&queue.name).await;
     for copy in 0..10 {
         send(&world, "01890a5d-ac96-774b-bcce-b302099a8057", "one").await;
         send(&world, "order/17 of 'somebody else' 🦀", "two").await;
@@ -126,7 +110,7 @@ async fn a_handler_that_fails_is_tried_again_and_leaves_no_trace_of_its_failures
     let mut world = with_ledger().await;
     let queue = world.queue("ledger", &["#"]);
     let consumer = Consuming::start(world.pool(), &queue, 3);
-    until_declared(&world, &queue).await;
+    world.until_consumed(&queue.name).await;
     for text in ["a", "b", "c"] {
         send(&world, text, text).await;
     }
@@ -144,7 +128,7 @@ async fn a_message_that_can_never_be_handled_goes_to_the_dead_letters_and_blocks
     let queue =
         QueueTopology { dead_letter_exchange: Some(format!("{}-dead", world.name)), ..world.queue("ledger", &["#"]) };
     let consumer = Consuming::start(world.pool(), &queue, 0);
-    until_declared(&world, &queue).await;
+    world.until_consumed(&queue.name).await;
     send(&world, "1", "poison").await;
     // Without an id nobody could tell its copies apart.
     let nameless = BasicProperties::default();

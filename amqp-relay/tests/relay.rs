@@ -82,7 +82,7 @@ async fn a_message_that_is_refused_too_often_is_parked_with_those_behind_it() {
     until(world.pool(), "select exists (select from amends.held_message where parked)").await;
     publish(world.pool(), "good.one", "b", 1..=1).await;
     assert_eq!(world.drain(&queue, 1).await[0].key().0, "b");
-    assert!(world.is_empty(&queue).await, "a:2 stays behind the parked a:1");
+    assert!(world.is_empty(&queue.name).await, "a:2 stays behind the parked a:1");
     relay.stop().await;
     world.clean_up().await;
 }

@@ -1,34 +1,50 @@
 //! What a saga is made of, as data: the part of a saga that outlives the process.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::RetryPolicy;
+use crate::schedule::Schedule;
+
+mod draw;
+mod position;
+mod regions;
+mod text;
+mod validate;
+
+pub use position::Position;
+pub(crate) use regions::Alternate;
 
 /// A saga's name, version and graph of steps.
 ///
-/// `#[saga]` makes one from an annotated `impl` and calls it `DEFINITION`; a saga written by hand makes it
-/// itself. Its [`Display`](fmt::Display) form has one line a step and is meant for a golden test.
+/// `#[saga]` makes one from an annotated `impl` and calls it `DEFINITION`; a saga written by hand begins with
+/// [`new`](Self::new). Its [`Display`](std::fmt::Display) form has one line a step and is meant for a golden test;
+/// [`mermaid`](Self::mermaid) and [`dot`](Self::dot) draw it.
 ///
 /// # Stability
 /// The name, the version, the step names, kinds and edges are written to disk with every saga; see
-/// [`fingerprint`](Self::fingerprint). Policies and timeouts may change at any time.
+/// [`fingerprint`](Self::fingerprint). Policies, timeouts, delays, the deadline and the schedule may change at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// The name of the saga, unique in the database.
     pub name: Cow<'static, str>,
     /// The version of its graph. Several may run side by side.
     pub version: u32,
+    /// The oldest version whose sagas this definition carries on; usually its own.
+    pub since: u32,
     /// The steps, each after all that it depends on.
     pub steps: Cow<'static, [Step]>,
+    /// A saga that has not passed its pivot so long after its start is undone.
+    pub deadline: Option<Duration>,
+    /// When it starts by itself.
+    pub schedule: Option<Schedule>,
 }
 
 /// One step of a [`Definition`].
+#[expect(clippy::struct_excessive_bools, reason = "each is a key that `#[step]` has")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The name under which its outcome is recorded.
@@ -39,12 +55,37 @@ pub struct Step {
     pub after: Cow<'static, [usize]>,
     /// How it is undone; `None` if there is nothing to undo.
     pub compensation: Option<Compensation>,
+    /// How an unknown outcome is found out, where it must be known; `None` asks again under the same key.
+    pub probe: Option<Probe>,
     /// Once this step has succeeded the saga only goes forward.
     pub pivot: bool,
     /// When a failed attempt is tried again.
     pub retry: RetryPolicy,
-    /// How long one attempt may take.
+    /// How long one attempt may take; of a request, a signal or a child how long it is waited for, [`Duration::MAX`]
+    /// being for ever.
     pub timeout: Duration,
+    /// How long it waits before its first attempt, once it is ready.
+    pub delay: Duration,
+    /// What it receives: `input`, `item` or the names of steps.
+    pub reads: Cow<'static, [Cow<'static, str>]>,
+    /// It may decide that there is nothing to do; whoever reads it receives an `Option`.
+    pub skippable: bool,
+    /// It runs once for every item of a list.
+    pub for_each: Option<ForEach>,
+    /// If it fails, what happened since the last savepoint before it is undone, and the path that ends in this step is
+    /// taken instead; its output stands for this one's.
+    pub alternate: Option<usize>,
+    /// A failure behind it that has an alternate is undone as far as here.
+    pub savepoint: bool,
+    /// The name of the saga that a [`StepKind::Child`] starts.
+    pub child: Option<Cow<'static, str>>,
+    /// A signal that comes before the step waits for it is refused instead of kept.
+    pub refuses_early: bool,
+    /// The version that brought it; 0 if it was always there. A saga of an older version that is past it does without,
+    /// or with what its [`upcast`](Self::upcast) makes of the rest.
+    pub since: u32,
+    /// Its output can be made of what older sagas recorded.
+    pub upcast: bool,
 }
 
 /// How a [`Step`] is undone.
@@ -52,14 +93,36 @@ pub struct Step {
 pub struct Compensation {
     /// The name of the method that undoes the step.
     pub name: Cow<'static, str>,
-    /// What its body may do: [`StepKind::Tx`] or [`StepKind::Call`].
+    /// What its body may do; a signal undoes nothing.
     pub kind: StepKind,
     /// It cannot run without the step's output, so an unknown outcome must be settled first.
     pub needs_output: bool,
+    /// What it receives: `input`, `item` or the names of steps.
+    pub reads: Cow<'static, [Cow<'static, str>]>,
+    /// When a failed attempt is tried again.
+    pub retry: RetryPolicy,
+    /// How long one attempt may take, or how long a reply is waited for.
+    pub timeout: Duration,
+}
+
+/// How the outcome of a [`Step`] is found out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// The name of the method that finds it out.
+    pub name: Cow<'static, str>,
     /// When a failed attempt is tried again.
     pub retry: RetryPolicy,
     /// How long one attempt may take.
     pub timeout: Duration,
+}
+
+/// A step that runs once for every item of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForEach {
+    /// Where the list is: `input`, a step, or a field of one, such as `input.lines`.
+    pub over: Cow<'static, str>,
+    /// How many items are under way at once.
+    pub concurrency: u32,
 }
 
 /// What the body of a step may do.
@@ -71,14 +134,23 @@ pub enum StepKind {
     Tx,
     /// It calls another service under an idempotency key: at least once, so it can end unknown.
     Call,
+    /// It sends a message through the outbox and sleeps in the database until the reply: it can end unknown.
+    Request,
+    /// It sleeps in the database until somebody sends it a signal.
+    Signal,
+    /// It starts another saga and sleeps in the database until that has ended; undone, that saga is undone.
+    Child,
 }
 
-impl fmt::Display for StepKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tx => "tx",
-            Self::Call => "call",
-        })
+impl StepKind {
+    /// It waits in the database for something from outside.
+    pub const fn waits(self) -> bool {
+        matches!(self, Self::Request | Self::Signal | Self::Child)
+    }
+
+    /// Its effects are in the saga's own database, so that its outcome is never unknown.
+    pub const fn is_certain(self) -> bool {
+        matches!(self, Self::Tx | Self::Signal)
     }
 }
 
@@ -92,69 +164,31 @@ pub struct DefinitionError {
     pub problem: String,
 }
 
-/// The longest name of a saga, a step or a message type, in bytes.
-const MAX_NAME_BYTES: usize = 200;
-
 impl Definition {
     /// How long one attempt of a step or compensation may take unless it says otherwise.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// How long a reply is waited for unless the step says otherwise.
+    pub const DEFAULT_REPLY_TIMEOUT: Duration = Duration::from_hours(24);
+
+    /// A definition without options.
+    pub const fn new(name: Cow<'static, str>, version: u32, steps: Cow<'static, [Step]>) -> Self {
+        Self {
+            name,
+            version,
+            since: version,
+            steps,
+            deadline: None,
+            schedule: None,
+        }
+    }
 
     /// The step of that name.
     pub fn step(&self, name: &str) -> Option<(usize, &Step)> {
         self.steps.iter().enumerate().find(|(_, step)| step.name == name)
     }
 
-    /// Identifies what is written to disk: name, version, step names, kinds, edges and compensations.
-    ///
-    /// The same version with another fingerprint is another saga in disguise.
-    pub fn fingerprint(&self) -> Uuid {
-        const NAMESPACE: Uuid = Uuid::from_u128(0x616d_656e_6473_4000_8000_7361_6761_6465);
-        Uuid::new_v5(&NAMESPACE, self.to_string().as_bytes())
-    }
-
-    /// Checks the rules that `#[saga]` checks at compile time, for sagas written by hand.
-    ///
-    /// # Errors
-    /// Returns the first rule that is broken, and how to mend it.
-    pub fn validate(&self) -> Result<(), DefinitionError> {
-        let fail = |problem: String| Err(DefinitionError { saga: self.name.to_string(), problem });
-        if !is_name(&self.name) {
-            return fail(format!("a saga's name has 1 to {MAX_NAME_BYTES} visible characters"));
-        }
-        if self.version == 0 {
-            return fail("versions count from 1".into());
-        }
-        if self.steps.is_empty() {
-            return fail("a saga has at least one step".into());
-        }
-        for (index, step) in self.steps.iter().enumerate() {
-            let name = &step.name;
-            // A slash ends the step in an idempotency key.
-            if !is_name(name) || name.contains('/') {
-                return fail(format!("step {index}: a name has 1 to {MAX_NAME_BYTES} visible characters and no slash"));
-            }
-            if self.steps[..index].iter().any(|earlier| earlier.name == *name) {
-                return fail(format!(
-                    "two steps are called `{name}`; what is recorded of one would be read for the other"
-                ));
-            }
-            if step.after.iter().any(|&before| before >= index) {
-                return fail(format!("step `{name}` comes after a step that does not stand before it"));
-            }
-            let past_pivot = self.ancestors(index).any(|i| self.steps[i].pivot);
-            if step.pivot && past_pivot {
-                return fail(format!("step `{name}` is a second pivot on its path; a path has one"));
-            }
-            if (step.pivot || past_pivot) && step.compensation.is_some() {
-                return fail(format!(
-                    "step `{name}` is at or after the pivot, so it is never undone; drop its compensation"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// All steps that surely succeeded before `step` runs.
+    /// All steps that come before `step`.
     pub fn ancestors(&self, step: usize) -> impl Iterator<Item = usize> {
         let mut known = vec![false; step];
         for i in (0..=step).rev() {
@@ -166,27 +200,55 @@ impl Definition {
     }
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control)
+impl Step {
+    /// A step without options that comes after none.
+    pub const fn new(name: Cow<'static, str>, kind: StepKind) -> Self {
+        Self {
+            name,
+            kind,
+            after: Cow::Borrowed(&[]),
+            compensation: None,
+            probe: None,
+            pivot: false,
+            retry: if kind.waits() { RetryPolicy::ONCE } else { RetryPolicy::STEP },
+            timeout: match kind {
+                StepKind::Request => Definition::DEFAULT_REPLY_TIMEOUT,
+                StepKind::Signal | StepKind::Child => Duration::MAX,
+                _ => Definition::DEFAULT_TIMEOUT,
+            },
+            delay: Duration::ZERO,
+            reads: Cow::Borrowed(&[]),
+            skippable: false,
+            for_each: None,
+            alternate: None,
+            savepoint: false,
+            child: None,
+            refuses_early: false,
+            since: 0,
+            upcast: false,
+        }
+    }
+
+    /// It cannot be undone, nor left alone, without knowing whether it happened.
+    pub(crate) fn must_know(&self) -> bool {
+        self.pivot || self.compensation.as_ref().is_some_and(|undo| undo.needs_output)
+    }
 }
 
-impl fmt::Display for Definition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "saga {} v{}", self.name, self.version)?;
-        for step in self.steps.iter() {
-            write!(f, "\n  {} {}", step.kind, step.name)?;
-            let after: Vec<_> = step.after.iter().map(|&i| &*self.steps[i].name).collect();
-            if !after.is_empty() {
-                write!(f, " after {}", after.join(", "))?;
-            }
-            if step.pivot {
-                f.write_str(", pivot")?;
-            }
-            if let Some(undo) = &step.compensation {
-                write!(f, ", undone by {} {}", undo.kind, undo.name)?;
-                f.write_str(if undo.needs_output { " (needs its output)" } else { "" })?;
-            }
+impl Compensation {
+    /// A compensation without options, that reads nothing.
+    pub const fn new(name: Cow<'static, str>, kind: StepKind) -> Self {
+        Self {
+            name,
+            kind,
+            needs_output: false,
+            reads: Cow::Borrowed(&[]),
+            retry: RetryPolicy::COMPENSATION,
+            timeout: match kind {
+                StepKind::Request => Definition::DEFAULT_REPLY_TIMEOUT,
+                StepKind::Signal | StepKind::Child => Duration::MAX,
+                _ => Definition::DEFAULT_TIMEOUT,
+            },
         }
-        Ok(())
     }
 }

@@ -3,11 +3,12 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::event::Rejection;
 use crate::json::sanitize;
-use crate::{DefinitionError, JsonError, SagaId};
+use crate::{DefinitionError, Json, JsonError, SagaId};
 
 /// What the body of a step or a compensation returns.
 pub type StepResult<T> = Result<T, StepError>;
@@ -22,6 +23,8 @@ pub enum StepError {
     Retry(Box<dyn StdError + Send + Sync>),
     /// It certainly did not happen and will not: compensate what did.
     Reject(Rejection),
+    /// There is nothing to do; why. Only a step that says `skippable` may.
+    Skip(String),
     /// What it needs cannot be read, or what it returned cannot be stored; repeating it cannot help.
     Data(JsonError),
 }
@@ -44,6 +47,7 @@ impl fmt::Display for StepError {
         match self {
             Self::Reject(rejection) if rejection.message.is_empty() => write!(f, "rejected: {}", rejection.code),
             Self::Reject(rejection) => write!(f, "rejected: {}: {}", rejection.code, rejection.message),
+            Self::Skip(reason) => write!(f, "skipped: {reason}"),
             Self::Data(error) => error.fmt(f),
             Self::Retry(error) => {
                 error.fmt(f)?;
@@ -68,7 +72,43 @@ impl fmt::Display for StepError {
 /// # assert!(charge(false).is_err());
 /// ```
 pub fn reject(code: impl Into<String>) -> StepError {
-    StepError::Reject(Rejection { code: sanitize(&code.into()), message: String::new() })
+    StepError::Reject(Rejection::new(code))
+}
+
+/// As [`reject`], with details that a program can read.
+///
+/// ```
+/// # use amends::{reject_with, StepError};
+/// # use serde::{Serialize, Deserialize};
+/// #[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// struct Declined { limit_cents: i64 }
+///
+/// let error = reject_with("card_declined", &Declined { limit_cents: 5_000 });
+/// # let StepError::Reject(rejection) = error else { panic!() };
+/// assert_eq!(rejection.details::<Declined>()?, Declined { limit_cents: 5_000 });
+/// # Ok::<(), amends::JsonError>(())
+/// ```
+pub fn reject_with<T: Serialize + ?Sized>(code: impl Into<String>, details: &T) -> StepError {
+    match Json::encode(details) {
+        Ok(details) => StepError::Reject(Rejection { details: Some(details), ..Rejection::new(code) }),
+        // That it was rejected counts for more than why.
+        Err(error) => StepError::Reject(Rejection { message: error.to_string(), ..Rejection::new(code) }),
+    }
+}
+
+/// Says that a `skippable` step has nothing to do: what comes after it goes on, and it is never undone.
+///
+/// Like a rejection, it is believed as the answer to a first attempt only: later, an earlier attempt may have done it.
+///
+/// ```
+/// # use amends::{skip, StepResult};
+/// fn wrap(as_gift: bool) -> StepResult<u32> {
+///     if as_gift { Ok(17) } else { Err(skip("no gift")) }
+/// }
+/// # assert!(wrap(false).is_err());
+/// ```
+pub fn skip(reason: impl Into<String>) -> StepError {
+    StepError::Skip(sanitize(&reason.into()))
 }
 
 /// An error of the framework.
@@ -106,6 +146,19 @@ pub enum Error {
         /// The saga that has the key.
         existing: SagaId,
     },
+    /// Another live saga holds the lock, and this kind of saga does not wait for it.
+    #[error("saga `{name}`: `{lock}` is locked by saga {holder}; start it when that has ended")]
+    Locked {
+        /// The saga's name.
+        name: String,
+        /// The lock.
+        lock: String,
+        /// The saga that holds it.
+        holder: SagaId,
+    },
+    /// Live sagas would be stranded by the definitions that are registered here.
+    #[error("{0}")]
+    Strands(String),
     /// There is no such saga.
     #[error("there is no saga {0}; it may have been dropped after its retention")]
     NoSuchSaga(SagaId),

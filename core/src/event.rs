@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::{Json, SagaId, WorkerId};
+use crate::{Json, JsonError, SagaId, WorkerId, sanitize};
 
 /// Something that happened to a saga.
 ///
@@ -25,6 +26,15 @@ pub enum Event {
         /// What it returned; later steps and its compensation receive exactly this.
         output: Json,
     },
+    /// A step decided that there is nothing to do.
+    Skipped {
+        /// The step's name.
+        step: String,
+        /// Which attempt decided so.
+        attempt: u32,
+        /// Why.
+        reason: String,
+    },
     /// A step said that it did not, and will not, happen.
     Rejected {
         /// The step's name.
@@ -41,6 +51,91 @@ pub enum Event {
         /// What happened, and what follows.
         failure: Failure,
     },
+    /// A step, or its compensation, has begun and now waits: its message, or the saga that it starts, was written in the
+    /// same transaction; a signal step only listens.
+    Begun {
+        /// The step's name.
+        step: String,
+        /// It is the compensation that has begun.
+        #[serde(default, skip_serializing_if = "is_false")]
+        undo: bool,
+        /// Which attempt, counted from 1.
+        attempt: u32,
+        /// How long it is waited for; `None` is for ever.
+        #[serde(with = "millis", default, skip_serializing_if = "Option::is_none")]
+        within: Option<Duration>,
+        /// The saga that it started, or that it undoes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        child: Option<SagaId>,
+    },
+    /// The answer to a request came.
+    Replied {
+        /// Identifies the reply, so that its repetition changes nothing.
+        id: Uuid,
+        /// The step's name.
+        step: String,
+        /// It answers the compensation.
+        #[serde(default, skip_serializing_if = "is_false")]
+        undo: bool,
+        /// Which attempt is answered.
+        attempt: u32,
+        /// What it says.
+        answer: Answer,
+    },
+    /// Somebody sent a signal.
+    Signalled {
+        /// Identifies the signal, so that its repetition changes nothing.
+        id: Uuid,
+        /// The name of the step that waits for it, or will.
+        step: String,
+        /// What it says.
+        payload: Json,
+    },
+    /// A signal could not be read; the step waits for another.
+    SignalRefused {
+        /// The step's name.
+        step: String,
+        /// Why.
+        error: String,
+    },
+    /// A step that runs once for every item of a list knows how many there are.
+    FannedOut {
+        /// The step's name.
+        step: String,
+        /// How many items.
+        items: u32,
+    },
+    /// It was found out whether a step happened.
+    Probed {
+        /// The step's name.
+        step: String,
+        /// What it returned, if it happened.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        output: Option<Json>,
+    },
+    /// An attempt at finding out failed.
+    ProbeFailed {
+        /// The step's name.
+        step: String,
+        /// What happened, and what follows.
+        failure: Failure,
+    },
+    /// A path was undone back to its savepoint; the other one is taken.
+    Diverted {
+        /// The step in which the path ends that was given up.
+        step: String,
+        /// The steps that failed on it.
+        abandoned: Vec<String>,
+    },
+    /// The output of a step that an older version did not have was made of the others.
+    Upcast {
+        /// The step's name.
+        step: String,
+        /// What it would have returned.
+        output: Json,
+    },
+    /// The saga's deadline has passed before its pivot: it is undone.
+    DeadlinePassed,
     /// A step was undone.
     Compensated {
         /// The step's name.
@@ -64,11 +159,17 @@ pub enum Event {
         id: Uuid,
         /// Why.
         reason: String,
+        /// A completed saga is undone too: the saga that started it is.
+        #[serde(default, skip_serializing_if = "is_false")]
+        reopens: bool,
     },
     /// The saga cannot move without an operator.
     Parked {
         /// Why.
         reason: ParkReason,
+        /// The same for all sagas that are stuck in the same way.
+        #[serde(default)]
+        fingerprint: Uuid,
     },
     /// An operator sent a parked saga on: what was stuck is tried again.
     Resumed {
@@ -79,10 +180,27 @@ pub enum Event {
         /// Why.
         note: String,
     },
+    /// An operator said what is to be taken for true of the step over which the saga is parked.
+    Overruled {
+        /// Identifies the request, so that its repetition changes nothing.
+        id: Uuid,
+        /// The step's name.
+        step: String,
+        /// The output that the operator supplied; without one the step, or its compensation, is skipped.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        output: Option<Json>,
+        /// Who.
+        by: String,
+        /// Why.
+        note: String,
+    },
     /// The saga came to its end.
     Ended {
         /// Which end.
         outcome: Outcome,
+        /// What the saga returns, if another saga waits for it.
+        #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+        output: Option<Json>,
     },
     /// An event written by a newer version of this library.
     #[serde(skip)]
@@ -97,6 +215,34 @@ pub struct Rejection {
     /// More for people; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// More for programs; see [`reject_with`](crate::reject_with).
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub details: Option<Json>,
+}
+
+impl Rejection {
+    /// A rejection of that code.
+    pub fn new(code: impl Into<String>) -> Self {
+        Self { code: sanitize(&code.into()), message: String::new(), details: None }
+    }
+
+    /// The details, as the type that [`reject_with`](crate::reject_with) was given.
+    ///
+    /// # Errors
+    /// Returns [`JsonError`] if there are none of this type.
+    pub fn details<T: DeserializeOwned>(&self) -> Result<T, JsonError> {
+        self.details.as_ref().unwrap_or(&Json::null()).decode()
+    }
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It was done; this is the step's output.
+    Done(Json),
+    /// It was not done, and will not be.
+    Rejected(Rejection),
 }
 
 /// One failed attempt.
@@ -167,6 +313,34 @@ pub enum ParkReason {
     },
 }
 
+impl ParkReason {
+    /// What kind of reason it is, for people and for grouping.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::ForwardStuck { .. } => "forward_stuck",
+            Self::CompensationStuck { .. } => "compensation_stuck",
+            Self::InDoubt { .. } => "in_doubt",
+            Self::CrashLoop { .. } => "crash_loop",
+        }
+    }
+
+    /// The step that is stuck; a crash loop has none.
+    pub fn step(&self) -> Option<&str> {
+        match self {
+            Self::ForwardStuck { step } | Self::CompensationStuck { step } | Self::InDoubt { step } => Some(step),
+            Self::CrashLoop { .. } => None,
+        }
+    }
+
+    /// The same for all sagas that are stuck at the same step in the same way: numbers in the error do not count.
+    pub fn fingerprint(&self, saga: &str, error: &str) -> Uuid {
+        const NAMESPACE: Uuid = Uuid::from_u128(0x616d_656e_6473_4000_8000_7061_726b_6564);
+        let step = self.step().map_or("", |step| step.split('[').next().unwrap_or(step));
+        let error: String = error.split(|c: char| c.is_ascii_digit()).filter(|part| !part.is_empty()).collect();
+        Uuid::new_v5(&NAMESPACE, format!("{saga}\0{}\0{step}\0{error}", self.kind()).as_bytes())
+    }
+}
+
 /// One append to a saga's journal: the events that became true together.
 ///
 /// Its primary key is `(saga, seq)`: whoever writes `seq` first owns the truth, and everyone else reloads.
@@ -194,6 +368,16 @@ pub fn parse_events(text: &str) -> Result<Vec<Event>, serde_json::Error> {
             Err(_) => Json::deserialize(&mut serde_json::Deserializer::from_str(event.get())).map(Event::Unknown),
         })
         .collect()
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// A `null` that is there is a value: what a step returns that returns nothing.
+fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(d).map(Some)
 }
 
 mod millis {

@@ -43,6 +43,9 @@ pub enum JsonError {
         "the JSON is {0} bytes long and the limit is {MAX_JSON_BYTES}; store the bulk elsewhere and pass a reference"
     )]
     TooLarge(usize),
+    /// The list has more items than a step can run for.
+    #[error("the list has {0} items and the limit is {max}; split the work into several sagas", max = crate::list::MAX_ITEMS)]
+    TooMany(usize),
     /// The text is nested deeper than [`MAX_JSON_DEPTH`].
     #[error("the JSON is nested deeper than {MAX_JSON_DEPTH} levels")]
     TooDeep,

@@ -12,7 +12,7 @@
 //! RabbitMQ, and [`MemoryStore`] is for tests and for a first look:
 //!
 //! ```
-//! use amends::{Call, MemoryStore, Outcome, Sagas, StepResult, reject, saga};
+//! use amends::{Call, Ended, MemoryStore, Sagas, StepResult, reject, saga};
 //!
 //! struct BookTrip;
 //!
@@ -45,8 +45,8 @@
 //!     async move { sagas.run(shutdown).await }
 //! });
 //! let trip = sagas.start_now(BookTrip::key("trip 17"), &"Atlantis".to_owned()).await?.id();
-//! # while sagas.outcome(trip).await?.is_none() { tokio::task::yield_now().await; }
-//! assert_eq!(sagas.outcome(trip).await?, Some(Outcome::Compensated));
+//! let ended = sagas.outcome::<BookTrip>(trip).await?;
+//! assert!(matches!(ended, Ended::Compensated(why) if why.rejection.is_some_and(|it| it.code == "no_rooms")));
 //! # shutdown.cancel();
 //! # worker.await??;
 //! # Ok(())
@@ -54,97 +54,46 @@
 //! ```
 
 mod call;
+mod correlation;
 pub mod definition;
 mod error;
 pub mod event;
 mod ids;
 mod json;
+mod list;
 pub mod machine;
 pub mod memory;
 mod message;
 mod retry;
 mod saga;
 mod sagas;
+mod schedule;
 pub mod state;
 pub mod store;
 pub mod telemetry;
 pub mod trace;
+mod waits;
 mod worker;
 
-pub use amends_macros::{Message, compensate, saga, step};
+pub use amends_macros::{Message, compensate, probe, saga, step, upcast};
 pub use call::Call;
-pub use definition::{Compensation, Definition, DefinitionError, Step, StepKind};
-pub use error::{Error, StepError, StepResult, StoreError, reject};
-pub use event::{Event, Outcome, Rejection};
+pub use correlation::{CORRELATION_HEADER, Correlation, CorrelationError, IDEMPOTENCY_HEADER};
+pub use definition::{Compensation, Definition, DefinitionError, ForEach, Position, Probe, Step, StepKind};
+pub use error::{Error, StepError, StepResult, StoreError, reject, reject_with, skip};
+pub use event::{Answer, Event, Outcome, Rejection};
 pub use ids::{MessageId, SagaId, WorkerId};
 pub use json::{Json, JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, sanitize};
 pub use memory::MemoryStore;
 pub use message::{Message, OutboxMessage};
 pub use retry::RetryPolicy;
-pub use saga::{Capability, Data, Key, Saga, StepFuture, Steps};
-pub use sagas::{Sagas, SagasBuilder};
-pub use store::{Started, Status, StepTransaction, Store};
+pub use list::MAX_ITEMS;
+pub use saga::{Begin, Capability, Data, Key, ProbeFuture, Saga, StepFuture, StepRef, Steps};
+pub use sagas::{Compatibility, CompatibilityLine, Compensated, Ended, PlannedUndo, Resolution, Resolved, Sagas, SagasBuilder, UndoPlan};
+pub use schedule::{Schedule, Tick};
+pub use store::{Lock, Priority, Started, Status, StepTransaction, Store};
+pub use waits::{Child, Request, Signal};
 pub use worker::WorkerOptions;
 
-/// What the macros' output names. Not part of the public interface.
 #[doc(hidden)]
-pub mod __private {
-    pub use std::borrow::Cow;
-    pub use std::boxed::Box;
-    pub use std::time::Duration;
-
-    pub use serde::{Serialize, de::DeserializeOwned};
-
-    use crate::{Json, StepError, StepResult};
-
-    /// What a step's method returns when it succeeds.
-    #[diagnostic::on_unimplemented(
-        message = "a step returns `StepResult<T>`, not `{Self}`",
-        label = "this is what the step returns",
-        note = "any error that implements `std::error::Error` becomes a `StepError`; `StepError::retry` makes one of a text"
-    )]
-    pub trait StepOutput {
-        /// The `T` of `StepResult<T>`.
-        type Output;
-
-        /// The `StepResult<T>` itself.
-        fn settled(self) -> StepResult<Self::Output>;
-    }
-
-    #[diagnostic::do_not_recommend]
-    impl<T, E: Into<StepError>> StepOutput for Result<T, E> {
-        type Output = T;
-
-        fn settled(self) -> StepResult<T> {
-            self.map_err(Into::into)
-        }
-    }
-
-    /// What a step's method returned.
-    ///
-    /// # Errors
-    /// Returns the error of the step.
-    pub fn settled<R: StepOutput>(returned: R) -> StepResult<R::Output> {
-        returned.settled()
-    }
-
-    /// The type `Self` itself, so that a mismatch is one error on the parameter.
-    #[diagnostic::on_unimplemented(
-        message = "this parameter receives `{Self}`, not `{Given}`",
-        label = "what is recorded is of type `{Self}`"
-    )]
-    pub trait Same<Given: ?Sized> {}
-
-    impl<T: ?Sized> Same<T> for T {}
-
-    /// Compiles if the types are the same.
-    pub fn is_same<Recorded: ?Sized + Same<Given>, Given: ?Sized>() {}
-
-    /// Encodes what a body returned.
-    ///
-    /// # Errors
-    /// Returns [`StepError::Data`] if the store cannot hold it.
-    pub fn output<T: serde::Serialize>(value: &T) -> StepResult<Json> {
-        Json::encode(value).map_err(StepError::Data)
-    }
-}
+#[path = "private.rs"]
+pub mod __private;

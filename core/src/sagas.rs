@@ -7,16 +7,25 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::definition::Definition;
-use crate::event::{Event, Outcome, ParkReason};
+use crate::definition::{Definition, DefinitionError, StepKind};
+use crate::event::{Event, ParkReason};
 use crate::saga::{Key, Saga, Steps};
+use crate::state::State;
 use crate::store::{Append, Appended, Head, Loaded, NewSaga, Started, Status, WorkerStore};
 use crate::worker::{self, Kind, Kinds, WorkerOptions};
-use crate::{Error, Json, SagaId, WorkerId, sanitize, trace};
+use crate::{Error, Json, SagaId, WorkerId, sanitize, schedule, trace};
 
+mod check;
+mod ended;
 mod hints;
+mod operator;
+mod waiters;
 
+pub use check::{Compatibility, CompatibilityLine};
+pub use ended::{Compensated, Ended};
 pub(crate) use hints::Hints;
+pub use operator::{PlannedUndo, Resolution, Resolved, UndoPlan};
+use waiters::Waiters;
 
 /// Starts sagas, and runs those that were registered. Cheap to clone.
 pub struct Sagas<S: WorkerStore> {
@@ -26,6 +35,7 @@ pub struct Sagas<S: WorkerStore> {
     options: WorkerOptions,
     /// The writer of what this handle appends from outside.
     writer: WorkerId,
+    waiters: Arc<Waiters>,
 }
 
 /// Collects what a [`Sagas`] needs.
@@ -41,14 +51,16 @@ impl<S: WorkerStore> SagasBuilder<S> {
     pub fn register<G: Saga + Steps<S::Tx>>(mut self, saga: G) -> Self {
         let definition = Arc::new(G::DEFINITION.clone());
         let fingerprint = definition.fingerprint();
-        self.kinds.push(Kind { definition, fingerprint, steps: Box::new(saga) });
+        let scheduled = |tick| G::scheduled(tick).map(|input| new_saga::<G>(G::key(schedule::key(tick)), &input));
+        self.kinds.push(Kind { definition, fingerprint, steps: Box::new(saga), scheduled });
         self
     }
 
     /// Registers steps whose definition was made at run time.
     pub fn register_dynamic(mut self, definition: Definition, steps: impl Steps<S::Tx>) -> Self {
         let fingerprint = definition.fingerprint();
-        self.kinds.push(Kind { definition: Arc::new(definition), fingerprint, steps: Box::new(steps) });
+        let scheduled = |_| None;
+        self.kinds.push(Kind { definition: Arc::new(definition), fingerprint, steps: Box::new(steps), scheduled });
         self
     }
 
@@ -71,12 +83,15 @@ impl<S: WorkerStore> SagasBuilder<S> {
                 return Err(Error::RegisteredTwice { name, version });
             }
         }
+        carry_on(&mut kinds);
+        check_children(&kinds)?;
         Ok(Sagas {
             store: Arc::new(self.store),
             kinds: Arc::new(kinds),
             hints: Arc::default(),
             options: self.options,
             writer: WorkerId::new(),
+            waiters: Arc::default(),
         })
     }
 }
@@ -127,18 +142,26 @@ impl<S: WorkerStore> Sagas<S> {
     /// Runs the worker until `shutdown`; then finishes what is under way and gives the rest back.
     ///
     /// # Errors
-    /// Returns the store's error if the worker cannot register at all.
+    /// [`Error::Strands`] if live sagas could neither go on nor back under the definitions that are registered (see
+    /// [`check`](Self::check)); the store's error if the worker cannot register at all.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), Error> {
+        let compatibility = self.check().await?;
+        if !compatibility.is_safe() {
+            return Err(Error::Strands(compatibility.to_string()));
+        }
         let (store, kinds, hints) = (Arc::clone(&self.store), Arc::clone(&self.kinds), Arc::clone(&self.hints));
         Ok(worker::run(store, kinds, hints, self.options.clone(), shutdown).await?)
     }
 
-    /// How a saga ended; `None` while it has not.
+    /// Waits for a saga's end, and says how it ended. However many wait, they ask the store together.
+    ///
+    /// A saga that is parked has not ended; put a timeout around this if you cannot wait for an operator.
     ///
     /// # Errors
-    /// [`Error::NoSuchSaga`] if there is none.
-    pub async fn outcome(&self, saga: SagaId) -> Result<Option<Outcome>, Error> {
-        Ok(self.load(saga).await?.fold().ended)
+    /// [`Error::NoSuchSaga`] if there is none, or none of type `G`; [`Error::Json`] if what it returned is of another type.
+    pub async fn outcome<G: Saga>(&self, saga: SagaId) -> Result<Ended<G::Output>, Error> {
+        self.waiters.ended(&self.store, saga).await?;
+        Ended::of::<G>(&self.load(saga).await?)
     }
 
     /// A saga with its journal.
@@ -154,35 +177,24 @@ impl<S: WorkerStore> Sagas<S> {
     /// # Errors
     /// [`Error::Refused`] if it has ended, is past its pivot, or is stuck; [`Error::NoSuchSaga`] if there is none.
     pub async fn cancel(&self, saga: SagaId, reason: &str) -> Result<(), Error> {
-        let event = Event::Cancelled { id: Uuid::now_v7(), reason: sanitize(reason) };
-        self.append_from_outside(saga, event, |loaded| {
-            let kind = self.kinds.get(&(loaded.name.clone(), loaded.version));
-            let state = loaded.fold();
-            let past_pivot = kind.is_some_and(|kind| crate::machine::is_past_pivot(&kind.definition, &state));
+        let event = Event::Cancelled { id: Uuid::now_v7(), reason: sanitize(reason), reopens: false };
+        self.append_from_outside(saga, event, |loaded, state| {
+            let definition = self.definition_of(loaded);
+            let past_pivot = definition.is_some_and(|definition| crate::machine::is_past_pivot(definition, state));
             match loaded.status {
                 status if status.is_final() => Err(format!("it has ended ({})", status.as_str())),
                 _ if past_pivot => Err("it is past its pivot, so there is no way back".to_owned()),
-                _ => match &state.parked {
+                _ => match state.parked.as_ref().map(|parked| &parked.reason) {
                     None | Some(ParkReason::CrashLoop { .. }) => Ok(Status::Compensating),
-                    Some(reason) => Err(format!("it is parked ({reason:?}); resume it first")),
+                    Some(reason) => Err(format!("it is parked ({}); resolve that first", reason.kind())),
                 },
             }
         })
         .await
     }
 
-    /// Sends a parked saga on: what was stuck is tried again.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] if it is not parked; [`Error::NoSuchSaga`] if there is none.
-    pub async fn resume(&self, saga: SagaId, by: &str, note: &str) -> Result<(), Error> {
-        let event = Event::Resumed { id: Uuid::now_v7(), by: sanitize(by), note: sanitize(note) };
-        self.append_from_outside(saga, event, |loaded| match loaded.status {
-            // The worker that takes it finds out which way it goes.
-            Status::Parked => Ok(Status::Running),
-            status => Err(format!("it is not parked but {}", status.as_str())),
-        })
-        .await
+    fn definition_of(&self, loaded: &Loaded) -> Option<&Definition> {
+        Some(&self.kinds.get(&(loaded.name.clone(), loaded.version))?.definition)
     }
 
     /// Whoever writes from outside uses the same door as the workers: the next sequence number, or try again.
@@ -190,43 +202,84 @@ impl<S: WorkerStore> Sagas<S> {
         &self,
         saga: SagaId,
         event: Event,
-        check: impl Fn(&Loaded) -> Result<Status, String>,
+        check: impl Fn(&Loaded, &State) -> Result<Status, String>,
     ) -> Result<(), Error> {
         loop {
             let loaded = self.load(saga).await?;
-            let status = check(&loaded).map_err(|problem| Error::Refused { saga, problem })?;
-            let append = Append {
-                saga,
-                seq: loaded.fold().seq + 1,
-                writer: self.writer,
-                nonce: fastrand::i64(..),
-                events: vec![event.clone()],
-                head: Some(Head { status, wake_in: Some(std::time::Duration::ZERO), release: false }),
-                outbox: Vec::new(),
-            };
-            if let Appended::Done(_) = self.store.append(append).await? {
-                self.hints.add(saga);
+            let state = loaded.fold();
+            let status = check(&loaded, &state).map_err(|problem| Error::Refused { saga, problem })?;
+            if self.append_if_unmoved(saga, state.seq, event.clone(), status).await? {
                 return Ok(());
             }
         }
     }
+
+    /// `false` if somebody has moved the saga since `seq`.
+    async fn append_if_unmoved(&self, saga: SagaId, seq: i64, event: Event, status: Status) -> Result<bool, Error> {
+        let append = Append {
+            saga,
+            seq: seq + 1,
+            writer: self.writer,
+            nonce: fastrand::i64(..),
+            events: vec![event],
+            head: Some(Head { status, wake_in: Some(std::time::Duration::ZERO), release: false, parked: None }),
+            outbox: Vec::new(),
+            starts: Vec::new(),
+            wakes: None,
+        };
+        let is_written = matches!(self.store.append(append).await?, Appended::Done(_));
+        if is_written {
+            self.hints.add(saga);
+        }
+        Ok(is_written)
+    }
 }
 
-fn new_saga<G: Saga>(key: Key<G>, input: &G::Input) -> Result<NewSaga, Error> {
+/// Registers each definition for the older versions whose sagas it carries on, where these are not registered themselves.
+fn carry_on<T>(kinds: &mut Kinds<T>) {
+    let mut newest_first: Vec<_> = kinds.values().cloned().collect();
+    newest_first.sort_by_key(|kind| kind.definition.version);
+    for kind in newest_first {
+        for version in kind.definition.since..kind.definition.version {
+            let key = (kind.definition.name.to_string(), version);
+            // The oldest that can is nearest to what the saga was started as.
+            kinds.entry(key).or_insert_with(|| Arc::clone(&kind));
+        }
+    }
+}
+
+/// A saga that another can undo has no pivot: past it there would be no way back.
+fn check_children<T>(kinds: &Kinds<T>) -> Result<(), Error> {
+    for kind in kinds.values() {
+        for step in kind.definition.steps.iter() {
+            let is_undone = step.compensation.as_ref().is_some_and(|undo| undo.kind == StepKind::Child);
+            let child = kinds.values().find(|it| step.child.as_deref() == Some(&*it.definition.name));
+            let pivot = child.and_then(|child| child.definition.steps.iter().find(|step| step.pivot));
+            if let (true, Some(pivot)) = (is_undone, pivot) {
+                let problem = format!(
+                    "step `{}` starts a saga that has a pivot (`{}`), so it could not be undone; move the step to or behind this \
+                     saga's own pivot, or write a compensation for it",
+                    step.name, pivot.name
+                );
+                return Err(DefinitionError { saga: kind.definition.name.to_string(), problem }.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn new_saga<G: Saga>(key: Key<G>, input: &G::Input) -> Result<NewSaga, Error> {
     let definition = G::DEFINITION;
     let failed = |what: &str, source| Error::Json { what: format!("{what} of saga `{}`", definition.name), source };
     if key.text.as_ref().is_some_and(|key| key.contains('\0')) {
         return Err(failed("the business key", crate::JsonError::Nul));
     }
-    Ok(NewSaga {
-        id: SagaId::new(),
-        name: definition.name.to_string(),
-        version: definition.version,
-        fingerprint: definition.fingerprint(),
-        key: key.text,
-        input: Json::encode(input).map_err(|source| failed("the input", source))?,
-        trace: trace::current_headers().remove("traceparent"),
-    })
+    let trace = trace::current_headers().remove("traceparent");
+    let input = Json::encode(input).map_err(|source| failed("the input", source))?;
+    if key.lock.as_ref().is_some_and(|lock| lock.key.contains('\0')) {
+        return Err(failed("the lock", crate::JsonError::Nul));
+    }
+    Ok(NewSaga { key: key.text, priority: key.priority, lock: key.lock, trace, ..NewSaga::new(definition, input) })
 }
 
 /// A saga that was started a moment ago, as a worker would have loaded it.
@@ -243,6 +296,10 @@ fn fresh(id: SagaId, saga: NewSaga, owner: Option<WorkerId>) -> Loaded {
         // Only retries compare times, and the first append brings the database's own.
         now: chrono::Utc::now(),
         owner,
+        started_at: chrono::Utc::now(),
+        priority: saga.priority,
+        parent: saga.parent,
+        lock: saga.lock.map(|lock| lock.key),
     }
 }
 
@@ -254,6 +311,7 @@ impl<S: WorkerStore> Clone for Sagas<S> {
             hints: Arc::clone(&self.hints),
             options: self.options.clone(),
             writer: self.writer,
+            waiters: Arc::clone(&self.waiters),
         }
     }
 }

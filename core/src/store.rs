@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
+use crate::definition::Definition;
 use crate::event::{Event, JournalRow};
 use crate::message::{Message, OutboxMessage};
 use crate::state::State;
@@ -38,6 +39,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reads one saga, with its journal.
     async fn load(&self, saga: SagaId) -> Result<Option<Loaded>, StoreError>;
+
+    /// Which of these sagas have ended, or are not there.
+    async fn ended(&self, sagas: &[SagaId]) -> Result<Vec<SagaId>, StoreError>;
+
+    /// Parked sagas with this fingerprint, of any name if it is `None`, in the order of their ids behind `after`.
+    async fn parked(
+        &self,
+        fingerprint: Option<Uuid>,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError>;
+
+    /// Sagas of these names that have not ended and were started with none of these fingerprints, with their journals, in
+    /// the order of their ids behind `after`.
+    async fn live(
+        &self,
+        names: &[String],
+        fingerprints: &[Uuid],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<Loaded>, StoreError>;
 }
 
 /// The part of a store that workers use to share the sagas between them.
@@ -65,6 +87,29 @@ pub trait WorkerStore: Store {
 
     /// Ends a worker's registration: what it still owns is up for adoption at once.
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError>;
+
+    /// Gives the saga its lock, if no other live saga of its name has it or waits for it since longer. A saga that has it
+    /// gets it again. It is free when its holder has ended.
+    async fn lock(&self, saga: SagaId) -> Result<bool, StoreError>;
+
+    /// Makes due whoever waits longest for the lock of a saga that has ended. It may be forgotten: those who wait ask
+    /// again by themselves.
+    async fn pass_lock(&self, saga: SagaId) -> Result<(), StoreError>;
+
+    /// Sets when a saga starts by itself next: at `next`, or earlier if that was set before from the same `timetable`.
+    async fn schedule(&self, name: &str, timetable: &str, next: DateTime<Utc>) -> Result<(), StoreError>;
+
+    /// Which sagas of these names should have started by themselves, with when, and the time.
+    async fn overdue(&self, names: &[String]) -> Result<(Vec<(String, DateTime<Utc>)>, DateTime<Utc>), StoreError>;
+
+    /// Starts a saga that was due at `at`, and sets when the next one is; once for all workers. `false` if another one
+    /// did.
+    async fn start_scheduled(
+        &self,
+        saga: NewSaga,
+        at: DateTime<Utc>,
+        next: Option<DateTime<Utc>>,
+    ) -> Result<bool, StoreError>;
 }
 
 /// The open transaction of a tx step: the body writes in it, the engine commits it.
@@ -117,6 +162,65 @@ pub struct NewSaga {
     pub input: Json,
     /// The `traceparent` of whoever starts it.
     pub trace: Option<String>,
+    /// Which are claimed first.
+    pub priority: Priority,
+    /// The saga that starts it as one of its steps, and is woken when it has ended.
+    pub parent: Option<SagaId>,
+    /// What it locks from its first step to its end.
+    pub lock: Option<Lock>,
+}
+
+/// A semantic lock: of the sagas of one name with the same lock, one is live at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lock {
+    /// What is locked, such as an account's number.
+    pub key: String,
+    /// While another saga has it, a start is refused; otherwise the saga waits for its turn.
+    pub refuse: bool,
+}
+
+impl NewSaga {
+    /// A saga of this definition, without a key, that nobody traces.
+    pub fn new(definition: &Definition, input: Json) -> Self {
+        Self {
+            id: SagaId::new(),
+            name: definition.name.to_string(),
+            version: definition.version,
+            fingerprint: definition.fingerprint(),
+            key: None,
+            input,
+            trace: None,
+            priority: Priority::Normal,
+            parent: None,
+            lock: None,
+        }
+    }
+}
+
+/// Of sagas that are due, those of a higher priority are claimed first. Those that compensate come before all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Priority {
+    /// After all others.
+    Low,
+    /// The default.
+    #[default]
+    Normal,
+    /// Before all others.
+    High,
+}
+
+impl Priority {
+    /// Every priority, the highest first.
+    pub const ALL: [Self; 3] = [Self::High, Self::Normal, Self::Low];
+
+    /// The number in the database: -1, 0 or 1.
+    pub const fn as_i16(self) -> i16 {
+        match self {
+            Self::Low => -1,
+            Self::Normal => 0,
+            Self::High => 1,
+        }
+    }
 }
 
 /// The answer to a start.
@@ -154,6 +258,10 @@ pub struct Append {
     pub head: Option<Head>,
     /// Messages that are published with it.
     pub outbox: Vec<OutboxMessage>,
+    /// Sagas that are started with it.
+    pub starts: Vec<NewSaga>,
+    /// A saga that is due at once with it: whoever waits for this one's end.
+    pub wakes: Option<SagaId>,
 }
 
 /// The scheduling part of a saga's head row.
@@ -161,10 +269,13 @@ pub struct Append {
 pub struct Head {
     /// The new status.
     pub status: Status,
-    /// When it is due, from now on the database's clock; `None` is never.
+    /// When it is due, from now on the database's clock; `None` is never. If it was made due from outside meanwhile it
+    /// stays due, unless it has ended.
     pub wake_in: Option<Duration>,
     /// The writer lets go of it. Otherwise the owner stays whoever it is.
     pub release: bool,
+    /// Why it is parked, the same for all sagas that are stuck in the same way; `None` if it is not parked.
+    pub parked: Option<Uuid>,
 }
 
 /// The status of a saga, for scheduling and for people.
@@ -261,12 +372,20 @@ pub struct Loaded {
     pub now: DateTime<Utc>,
     /// The worker that owns it.
     pub owner: Option<WorkerId>,
+    /// When it was started.
+    pub started_at: DateTime<Utc>,
+    /// Which are claimed first.
+    pub priority: Priority,
+    /// The saga that started it as one of its steps.
+    pub parent: Option<SagaId>,
+    /// What it locks from its first step to its end.
+    pub lock: Option<String>,
 }
 
 impl Loaded {
     /// The state that the journal adds up to.
     pub fn fold(&self) -> State {
-        let mut state = State::new(self.input.clone());
+        let mut state = State::new(self.input.clone(), self.version, self.started_at);
         self.journal.iter().for_each(|row| state.apply(row));
         state
     }

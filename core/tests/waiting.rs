@@ -8,7 +8,7 @@ use std::time::Duration;
 use amends::memory::MemoryTx;
 use amends::store::{NewSaga, Store};
 use amends::{
-    Capability, Data, Definition, Json, MemoryStore, RetryPolicy, SagaId, Sagas, Step, StepError, StepFuture, StepKind,
+    Capability, Data, Definition, Json, MemoryStore, RetryPolicy, Sagas, Step, StepError, StepFuture, StepKind,
     Steps, WorkerOptions,
 };
 use tokio::runtime::Handle;
@@ -33,33 +33,17 @@ impl Steps<MemoryTx> for Patient {
 }
 
 fn definition() -> Definition {
-    let step = Step {
-        name: "ask".into(),
-        kind: StepKind::Call,
-        after: Vec::new().into(),
-        compensation: None,
-        pivot: false,
-        retry: RetryPolicy { attempts: None, first: 2 * HOUR, longest: 2 * HOUR },
-        timeout: Definition::DEFAULT_TIMEOUT,
-    };
-    Definition { name: "patient".into(), version: 1, steps: vec![step].into() }
+    let retry = RetryPolicy { attempts: None, first: 2 * HOUR, longest: 2 * HOUR, ..RetryPolicy::STEP };
+    let step = Step { retry, ..Step::new("ask".into(), StepKind::Call) };
+    Definition::new("patient".into(), 1, vec![step].into())
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hundred_thousand_sagas_that_wait_for_a_retry_hold_no_task_and_no_owner() {
     let (store, definition) = (MemoryStore::new(), definition());
-    let fingerprint = definition.fingerprint();
     let mut sagas = Vec::with_capacity(SAGAS);
     for _ in 0..SAGAS {
-        let saga = NewSaga {
-            id: SagaId::new(),
-            name: definition.name.to_string(),
-            version: definition.version,
-            fingerprint,
-            key: None,
-            input: Json::null(),
-            trace: None,
-        };
+        let saga = NewSaga::new(&definition, Json::null());
         sagas.push(store.start(saga, None).await.unwrap().id());
     }
     let asked = Arc::new(AtomicUsize::new(0));

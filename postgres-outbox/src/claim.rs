@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::load::{self, HeadRow};
+use crate::load::{self, HeadRow, head_columns};
 
 /// Everything due before this was taken, but for starts that committed late; those are found by a hint or a full sweep.
 ///
@@ -27,8 +27,11 @@ impl Mark {
 }
 
 /// Compensating sagas are taken before all that go forward, and have places of their own.
-const CLAIM: &str = "
-    with registered as (
+///
+/// The priorities are ordered in a subquery, not in a CTE: the planner then knows that the join keeps the order, and looks
+/// at the next one, and locks its rows, only if the limit is not reached.
+const CLAIM: &str = concat!(
+    "with registered as (
         select * from unnest($2::text[], $3::int[]) as r(name, version)
     ), nudged as (
         update amends.saga set wake_at = null
@@ -39,29 +42,37 @@ const CLAIM: &str = "
         limit $6
         for update of s skip locked
     ), undo as (
-        select d.id from registered r cross join lateral (
+        select d.id from (
+            select * from registered cross join (values (1::smallint), (0::smallint), (-1::smallint)) as p(priority)
+            order by priority desc
+        ) l cross join lateral (
             select s.id from amends.saga s
-            where s.name = r.name and s.version = r.version and s.status = 'compensating'
+            where s.name = l.name and s.version = l.version and s.status = 'compensating' and s.priority = l.priority
                 and s.owner is null and s.wake_at > coalesce($7, '-infinity') and s.wake_at <= now()
             order by s.wake_at limit $5
             for update skip locked
-        ) d limit $5
+        ) d order by l.priority desc limit $5
     ), forward as (
-        select d.id from registered r cross join lateral (
+        select d.id from (
+            select * from registered cross join (values (1::smallint), (0::smallint), (-1::smallint)) as p(priority)
+            order by priority desc
+        ) l cross join lateral (
             select s.id from amends.saga s
-            where s.name = r.name and s.version = r.version and s.status = 'running'
+            where s.name = l.name and s.version = l.version and s.status = 'running' and s.priority = l.priority
                 and s.owner is null and s.wake_at > coalesce($7, '-infinity') and s.wake_at <= now()
             order by s.wake_at limit $6
             for update skip locked
-        ) d limit $6
+        ) d order by l.priority desc limit $6
     ), taken as (
         update amends.saga s set owner = $1, wake_at = null
         where s.id in (select id from undo union all select id from forward union all select id from hinted)
             and s.owner is null
         returning *
     )
-    select id, name, version, fingerprint, status, owner, trace, input::text as input, clock_timestamp() as now
-    from (select * from nudged union all select * from taken) s";
+    select ",
+    head_columns!(),
+    " from (select * from nudged union all select * from taken) s"
+);
 
 pub(crate) async fn due(pool: &PgPool, claim: &Claim, mark: &Mark) -> Result<Vec<Loaded>, sqlx::Error> {
     let (names, versions): (Vec<&str>, Vec<i32>) =

@@ -3,7 +3,7 @@
 use amends::{Error, Message, MessageId, OutboxMessage};
 use sqlx::PgConnection;
 
-use crate::columns::OutboxColumns;
+use crate::columns::{Bound, OutboxColumns};
 use crate::error::start_error;
 use crate::hook;
 
@@ -32,21 +32,17 @@ impl Outbox {
     /// [`Error::Store`] if the database refuses.
     pub async fn publish_all(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Result<(), Error> {
         let columns: OutboxColumns = messages.iter().collect();
+        let mut bound = Bound::default();
+        columns.bind(&mut bound);
         hook::before("publish");
-        sqlx::query(
+        sqlx::query_with(
             "insert into amends.outbox (id, key, topic, name, content_type, headers, payload)
              select o.id, o.key, o.topic, o.name, o.content_type, o.headers::json, o.payload
              from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[])
                 with ordinality as o(id, key, topic, name, content_type, headers, payload, position)
              order by o.position",
+            bound.finish().map_err(start_error)?,
         )
-        .bind(&columns.ids)
-        .bind(&columns.keys)
-        .bind(&columns.topics)
-        .bind(&columns.names)
-        .bind(&columns.content_types)
-        .bind(&columns.headers)
-        .bind(&columns.payloads)
         .execute(conn)
         .await
         .map_err(start_error)?;

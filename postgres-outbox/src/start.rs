@@ -1,39 +1,67 @@
-//! Starts in the application's own transaction.
+//! Starts, of one saga in the application's own transaction or of many in one of their own.
+
+use std::collections::HashSet;
 
 use amends::store::{NewSaga, Started};
-use amends::{Error, SagaId};
-use sqlx::PgConnection;
+use amends::{Error, SagaId, WorkerId};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::columns::{Bound, StartColumns};
 use crate::error::start_error;
+use crate::lock;
 
+/// Keys are taken in one order by everybody, or two batches could deadlock. A key that is already this very saga's comes
+/// from a statement whose answer was lost.
 const START: &str = "
-    with taken as (
+    with batch as (
+        select * from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::text[],
+                $8::smallint[], $9::uuid[], $10::uuid[], $11::text[])
+            as b(id, name, version, fingerprint, key, input, trace, priority, parent, owner, lock)
+    ), taken as (
         insert into amends.saga_key (name, key, saga_id)
-        select $2, $5, $1 where $5 is not null
+        select name, key, id from batch where key is not null order by name, key
         on conflict do nothing
         returning saga_id
+    ), head as (
+        insert into amends.saga (id, name, version, fingerprint, key, input, trace, priority, parent, owner, lock, wake_at)
+        select id, name, version, fingerprint, key, input::json, trace, priority, parent, owner, lock,
+            case when owner is null then clock_timestamp() end
+        from batch where key is null or id in (select saga_id from taken)
+        on conflict do nothing
+        returning id
     )
-    insert into amends.saga (id, name, version, fingerprint, key, input, trace)
-    select $1, $2, $3, $4, $5, $6::json, $7 where $5 is null or exists (select from taken)";
+    select id from head
+    union
+    select s.id from amends.saga s join batch b on b.id = s.id";
 
-pub(crate) async fn in_transaction(conn: &mut PgConnection, saga: &NewSaga) -> Result<Started, Error> {
+/// Those that are new; the keys of the others are taken.
+pub(crate) async fn all(
+    conn: &mut PgConnection,
+    starts: &[&(NewSaga, Option<WorkerId>)],
+) -> Result<HashSet<Uuid>, sqlx::Error> {
+    let columns: StartColumns<'_> = starts.iter().map(|(saga, _)| saga).collect();
+    let mut bound = Bound::default();
+    columns.bind(&mut bound);
+    bound.add(starts.iter().map(|(_, owner)| owner.map(Uuid::from)).collect::<Vec<_>>());
+    bound.add(starts.iter().map(|(saga, _)| saga.lock.as_ref().map(|lock| lock.key.as_str())).collect::<Vec<_>>());
+    Ok(sqlx::query_scalar_with(START, bound.finish()?).fetch_all(conn).await?.into_iter().collect())
+}
+
+pub(crate) async fn in_transaction(conn: &mut PgConnection, saga: NewSaga) -> Result<Started, Error> {
+    lock::refuse_if_taken(conn, &saga).await?;
     crate::hook::before("start in transaction");
-    let inserted = sqlx::query(START)
-        .bind(saga.id.0)
-        .bind(&saga.name)
-        .bind(saga.version as i32)
-        .bind(saga.fingerprint)
-        .bind(&saga.key)
-        .bind(saga.input.as_str())
-        .bind(&saga.trace)
-        .execute(&mut *conn)
-        .await
-        .map_err(start_error)?;
-    if inserted.rows_affected() == 1 {
-        return Ok(Started::New(saga.id));
-    }
-    existing(conn, saga).await
+    let start = (saga, None);
+    let started = all(conn, &[&start]).await.map_err(start_error)?;
+    if started.is_empty() { existing(conn, &start.0).await } else { Ok(Started::New(start.0.id)) }
+}
+
+/// In a transaction of its own, unlike others: it may wait for another start.
+pub(crate) async fn alone(pool: &PgPool, saga: NewSaga) -> Result<Started, Error> {
+    let mut tx = pool.begin().await.map_err(start_error)?;
+    let started = in_transaction(&mut tx, saga).await?;
+    tx.commit().await.map_err(start_error)?;
+    Ok(started)
 }
 
 /// The saga that has the key. Inputs are compared as `jsonb`: white space and the order of fields do not matter.

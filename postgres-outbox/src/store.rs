@@ -6,14 +6,16 @@ use std::time::Duration;
 use amends::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
 use amends::{Error, SagaId, StoreError, WorkerId};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Executor, PgConnection, PgPool};
+use uuid::Uuid;
 
 use crate::error::store_error;
 use crate::tx::StepTx;
 use crate::writer::{Appends, GroupCommit, Release, Releases, Starts, Write};
-use crate::{claim, load, start, workers};
+use crate::{claim, load, lock, schedule, start, workers};
 
 /// Keeps sagas in PostgreSQL. Cheap to clone.
 ///
@@ -92,10 +94,13 @@ impl Store for PgStore {
     type Tx = StepTx;
 
     async fn start_in(&self, conn: &mut PgConnection, saga: NewSaga) -> Result<Started, Error> {
-        start::in_transaction(conn, &saga).await
+        start::in_transaction(conn, saga).await
     }
 
     async fn start(&self, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
+        if saga.lock.as_ref().is_some_and(|lock| lock.refuse) {
+            return start::alone(&self.own, saga).await;
+        }
         if self.starts.submit((saga.clone(), owner)).await? {
             return Ok(Started::New(saga.id));
         }
@@ -113,6 +118,29 @@ impl Store for PgStore {
 
     async fn load(&self, saga: SagaId) -> Result<Option<Loaded>, StoreError> {
         load::one(&self.own, saga).await.map_err(store_error)
+    }
+
+    async fn ended(&self, sagas: &[SagaId]) -> Result<Vec<SagaId>, StoreError> {
+        load::ended(&self.own, sagas).await.map_err(store_error)
+    }
+
+    async fn parked(
+        &self,
+        fingerprint: Option<Uuid>,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError> {
+        load::parked(&self.own, fingerprint, after, limit).await.map_err(store_error)
+    }
+
+    async fn live(
+        &self,
+        names: &[String],
+        fingerprints: &[Uuid],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<Loaded>, StoreError> {
+        load::live(&self.own, names, fingerprints, after, limit).await.map_err(store_error)
     }
 }
 
@@ -149,5 +177,33 @@ impl WorkerStore for PgStore {
 
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {
         workers::retire(&self.own, worker).await.map_err(store_error)
+    }
+
+    async fn lock(&self, saga: SagaId) -> Result<bool, StoreError> {
+        lock::take(&self.own, saga).await.map_err(store_error)
+    }
+
+    async fn pass_lock(&self, saga: SagaId) -> Result<(), StoreError> {
+        lock::pass(&self.own, saga).await.map_err(store_error)
+    }
+
+    async fn schedule(&self, name: &str, timetable: &str, next: DateTime<Utc>) -> Result<(), StoreError> {
+        schedule::set(&self.own, name, timetable, next).await.map_err(store_error)
+    }
+
+    async fn overdue(&self, names: &[String]) -> Result<(Vec<(String, DateTime<Utc>)>, DateTime<Utc>), StoreError> {
+        schedule::overdue(&self.own, names).await.map_err(store_error)
+    }
+
+    async fn start_scheduled(
+        &self,
+        saga: NewSaga,
+        at: DateTime<Utc>,
+        next: Option<DateTime<Utc>>,
+    ) -> Result<bool, StoreError> {
+        schedule::start(&self.own, saga, at, next).await.map_err(|error| match error {
+            Error::Store(error) => error,
+            other => StoreError::Refused(Box::new(other)),
+        })
     }
 }

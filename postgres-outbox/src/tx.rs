@@ -9,10 +9,10 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
-use crate::columns::{OutboxColumns, millis};
+use crate::columns::{events, millis, seq};
+use crate::effects::{EffectColumns, effects};
 use crate::error::{Fault, fault, store_error};
 use crate::hook;
-use crate::writer::{append_events, append_seq};
 
 /// Handed to the body of a tx step: a transaction that it can use and cannot commit.
 ///
@@ -39,27 +39,41 @@ pub struct StepTx {
 /// A body that sleeps in its transaction holds its locks no longer than this.
 const IDLE_LIMIT: &str = "30s";
 
-const RECORD: &str = "
-    with written as (
+/// The same as an append of a group commit, for one saga. A conflict is an error here, and rolls the body's writes back; a
+/// body that has ended the transaction writes nothing.
+///
+/// It names the two heads that it may touch, its own and the one that it wakes, so that PostgreSQL keeps one plan for it.
+const RECORD: &str = concat!(
+    "with written as (
         insert into amends.journal (saga_id, seq, writer, nonce, events)
-        select $1, $2, $3, $4, $5::json where current_setting('amends.step', true) = $6
-        returning at
+        select $19::uuid, $20, $21, $22, $23::json where current_setting('amends.step', true) = $24
+        returning saga_id, at
+    ), locked as (
+        select s.id, s.id = $19 and $25::text is not null as moves, s.id = $29 as wakes from amends.saga s
+        where s.id in ($19, $29) and ($25 is not null or $29::uuid is not null) and exists (select from written)
+            and (s.id = $19 and $25 is not null or s.status not in ('completed', 'compensated'))
+        order by s.id for update of s
     ), moved as (
         update amends.saga s set
-            status = $7,
-            wake_at = clock_timestamp() + $8::bigint * interval '1 millisecond',
-            owner = case when not $9 then s.owner end,
-            ended_at = case when $7 in ('completed', 'compensated') then clock_timestamp() end
-        where s.id = $1 and $7 is not null and exists (select from written)
-    ), published as (
-        insert into amends.outbox (id, key, topic, name, content_type, headers, payload)
-        select o.id, o.key, o.topic, o.name, o.content_type, o.headers::json, o.payload
-        from unnest($10::uuid[], $11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::bytea[])
-            with ordinality as o(id, key, topic, name, content_type, headers, payload, position)
-        where exists (select from written)
-        order by o.position
-    )
-    select at from written";
+            status = case when l.moves then $25 else s.status end,
+            wake_at = case
+                when l.moves and $25 in ('completed', 'compensated') then null
+                when l.wakes then clock_timestamp()
+                when l.moves then least(s.wake_at, clock_timestamp() + $26::bigint * interval '1 millisecond')
+                else s.wake_at
+            end,
+            owner = case when not (l.moves and $27) then s.owner end,
+            ended_at = case
+                when not l.moves then s.ended_at
+                when $25 in ('completed', 'compensated') then clock_timestamp()
+            end,
+            parked_as = case when l.moves then $28::uuid else s.parked_as end
+        from locked l
+        where s.id in ($19, $29) and s.id = l.id
+    ), ",
+    effects!(),
+    " select at from written"
+);
 
 impl StepTx {
     pub(crate) async fn begin(pool: &PgPool, own: PgPool) -> Result<Self, StoreError> {
@@ -95,29 +109,23 @@ impl StepTx {
     }
 
     async fn record(&mut self, append: &Append) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
-        hook::before("record");
-        let outbox: OutboxColumns = append.outbox.iter().collect();
+        let mut effects = EffectColumns::default();
+        effects.push(append)?;
         let head = append.head;
-        let wake_in = head.and_then(|head| head.wake_in);
-        sqlx::query_scalar(RECORD)
-            .bind(append.saga.0)
-            .bind(append_seq(append)?)
-            .bind(append.writer.0)
-            .bind(append.nonce)
-            .bind(append_events(append)?)
-            .bind(&self.mark)
-            .bind(head.map(|head| head.status.as_str()))
-            .bind(wake_in.map(millis))
-            .bind(head.is_some_and(|head| head.release))
-            .bind(&outbox.ids)
-            .bind(&outbox.keys)
-            .bind(&outbox.topics)
-            .bind(&outbox.names)
-            .bind(&outbox.content_types)
-            .bind(&outbox.headers)
-            .bind(&outbox.payloads)
-            .fetch_optional(&mut *self.tx)
-            .await
+        let mut bound = effects.bind();
+        bound.add(append.saga.0);
+        bound.add(seq(append)?);
+        bound.add(append.writer.0);
+        bound.add(append.nonce);
+        bound.add(events(append)?);
+        bound.add(&self.mark);
+        bound.add(head.map(|head| head.status.as_str()));
+        bound.add(head.and_then(|head| head.wake_in).map(millis));
+        bound.add(head.is_some_and(|head| head.release));
+        bound.add(head.and_then(|head| head.parked));
+        bound.add(append.wakes.map(Uuid::from));
+        hook::before("record");
+        sqlx::query_scalar_with(RECORD, bound.finish()?).fetch_optional(&mut *self.tx).await
     }
 }
 

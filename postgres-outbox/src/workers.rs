@@ -62,7 +62,7 @@ pub(crate) async fn orphans(pool: &PgPool, claim: &Claim) -> Result<Vec<(SagaId,
             select s.id from amends.worker w join amends.saga s on s.owner = w.id
             join unnest($1::text[], $2::int[]) as r(name, version) on r.name = s.name and r.version = s.version
             where w.expires_at <= clock_timestamp()
-            order by s.status = 'compensating' desc
+            order by s.status = 'compensating' desc, s.priority desc
             limit $3
          ) o",
     )
@@ -85,6 +85,8 @@ pub(crate) fn adoption(worker: WorkerId, saga: SagaId, seq: i64) -> Write {
         events: vec![Event::Adopted { by: worker }],
         head: None,
         outbox: Vec::new(),
+        starts: Vec::new(),
+        wakes: None,
     };
     Write { append, new_owner: Some(worker) }
 }

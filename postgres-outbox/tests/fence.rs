@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use amends::store::{Append, Appended, Head, NewSaga, Started};
 use amends::{
-    Error, Event, Json, MessageId, OutboxMessage, SagaId, Status, StepTransaction, Store, StoreError, WorkerId,
+    Definition, Error, Event, Json, MessageId, OutboxMessage, SagaId, Status, StepTransaction, Store, StoreError, WorkerId,
 };
 use amends_postgres::PgStore;
 use amends_postgres::testing::TestDatabase;
@@ -18,15 +18,8 @@ use tokio::time::timeout;
 const SOON: Duration = Duration::from_secs(10);
 
 fn new_saga(key: Option<&str>, input: i64) -> NewSaga {
-    NewSaga {
-        id: SagaId::new(),
-        name: "shop".into(),
-        version: 1,
-        fingerprint: uuid::Uuid::nil(),
-        key: key.map(str::to_owned),
-        input: Json::encode(&input).unwrap(),
-        trace: None,
-    }
+    let definition = Definition::new("shop".into(), 1, Vec::new().into());
+    NewSaga { key: key.map(str::to_owned), ..NewSaga::new(&definition, Json::encode(&input).unwrap()) }
 }
 
 fn message(topic: &str) -> OutboxMessage {
@@ -43,8 +36,9 @@ fn message(topic: &str) -> OutboxMessage {
 
 fn append(saga: SagaId, seq: i64, writer: WorkerId, nonce: i64) -> Append {
     let events = vec![Event::Succeeded { step: "reserve".into(), output: Json::null() }];
-    let head = Some(Head { status: Status::Completed, wake_in: None, release: true });
-    Append { saga, seq, writer, nonce, events, head, outbox: vec![message("thing.happened")] }
+    let head = Some(Head { status: Status::Completed, wake_in: None, release: true, parked: None });
+    let outbox = vec![message("thing.happened")];
+    Append { saga, seq, writer, nonce, events, head, outbox, starts: Vec::new(), wakes: None }
 }
 
 async fn start(store: &PgStore) -> SagaId {

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::{self, AmqpUrl};
-use crate::{RelayError, Topology, telemetry};
+use crate::{RelayError, ReplyQueue, Topology, telemetry};
 
 pub use window::Ordering;
 
-/// Publishes the outbox of a database to a broker. Of several relays on one lane, one works and the others stand by.
+/// Publishes the outbox of a database to a broker, and delivers the replies to its sagas.
+///
+/// Of several relays on one lane, one publishes and the others stand by; all of them deliver replies.
 #[derive(Debug, Clone)]
 pub struct Relay {
     pool: PgPool,
@@ -61,6 +63,8 @@ pub struct RelayOptions {
     pub source: String,
     /// What is declared at every connection. The exchange only.
     pub topology: Topology,
+    /// Where the replies to requests of sagas arrive; `None` if none are awaited. `amends.replies`.
+    pub replies: Option<ReplyQueue>,
     /// Which order is kept within a key. Strict.
     pub ordering: Ordering,
     /// A relay that has not renewed for this long has lost its lane. 10 s.
@@ -86,6 +90,7 @@ impl Default for RelayOptions {
             exchange: "amends".into(),
             source: "amends".into(),
             topology: Topology { exchanges: vec!["amends".into()], queues: Vec::new() },
+            replies: Some(ReplyQueue::default()),
             ordering: Ordering::Strict,
             lease: Duration::from_secs(10),
             page: 2000,
@@ -117,9 +122,21 @@ impl Relay {
     /// Runs until `shutdown`, through every failure of the broker and of the database: it backs off, connects anew and
     /// goes on from the cursor. What had no confirm by then is published again.
     pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.publish(&shutdown), self.deliver_replies(&shutdown));
+    }
+
+    /// On a connection of its own: a broker that blocks its publishers does not block replies.
+    async fn deliver_replies(&self, shutdown: &CancellationToken) {
+        if let Some(queue) = &self.options.replies {
+            let consumer = queue.consumer(self.pool.clone(), self.url.clone(), &self.options.exchange);
+            consumer.run(shutdown.clone()).await;
+        }
+    }
+
+    async fn publish(&self, shutdown: &CancellationToken) {
         let mut pause = Duration::from_millis(100);
         while !shutdown.is_cancelled() {
-            let session = self.session(&shutdown).await;
+            let session = self.session(shutdown).await;
             self.state.connected.store(false, Atomic::Relaxed);
             self.set_active(false);
             match session {

@@ -48,6 +48,7 @@ pub(super) async fn run(
     let target = Target {
         exchange: short("exchange", &options.exchange)?,
         source: options.source.clone(),
+        reply_to: options.replies.as_ref().map(|queue| short("reply queue", &queue.name)).transpose()?,
         deadline: options.confirm_deadline,
     };
     let pump = Pump {

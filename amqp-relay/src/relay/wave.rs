@@ -27,6 +27,8 @@ pub(crate) enum Verdict {
 pub(crate) struct Target {
     pub(crate) exchange: ShortString,
     pub(crate) source: String,
+    /// The routing key of replies.
+    pub(crate) reply_to: Option<ShortString>,
     pub(crate) deadline: Duration,
 }
 
@@ -43,7 +45,8 @@ pub(crate) async fn publish(
         let mut publishes = Vec::with_capacity(messages.len());
         let mut unsendable = HashMap::new();
         for (index, message) in messages.iter().enumerate() {
-            match (envelope::properties(message, &target.source), envelope::routing_key(message)) {
+            let properties = envelope::properties(message, &target.source, target.reply_to.as_ref());
+            match (properties, envelope::routing_key(message)) {
                 (Ok(properties), Ok(key)) => {
                     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
                     let publish = channel.basic_publish(

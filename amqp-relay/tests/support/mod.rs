@@ -5,14 +5,18 @@
 use std::time::Duration;
 
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{AmqpUrl, QueueKind, QueueTopology, Relay, RelayOptions, SEQ_HEADER, Topology};
-use lapin::options::{BasicAckOptions, BasicGetOptions, ExchangeDeleteOptions, QueueDeleteOptions};
-use lapin::types::AMQPValue;
+use amends_relay::{AmqpUrl, QueueKind, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
+use lapin::options::{
+    BasicAckOptions, BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
 use sqlx::PgPool;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+
+pub mod courier;
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -35,7 +39,8 @@ impl World {
         let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let name = format!("amends-test-{}", uuid::Uuid::new_v4().simple());
-        Self { database: TestDatabase::create().await, name, connection, channel, queues: Vec::new() }
+        let queues = vec![format!("{name}-replies"), format!("{name}-replies.dead")];
+        Self { database: TestDatabase::create().await, name, connection, channel, queues }
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -63,6 +68,8 @@ impl World {
         RelayOptions {
             exchange: self.name.clone(),
             topology: Topology { exchanges: vec![self.name.clone()], queues },
+            // Tests share the broker, and not the database.
+            replies: Some(ReplyQueue { name: format!("{}-replies", self.name), ..ReplyQueue::default() }),
             lease: Duration::from_secs(1),
             poll: Duration::from_millis(20),
             ..RelayOptions::default()
@@ -100,15 +107,30 @@ impl World {
         }
     }
 
-    pub async fn is_empty(&self, queue: &QueueTopology) -> bool {
-        self.channel.basic_get(queue.name.as_str().into(), BasicGetOptions::default()).await.unwrap().is_none()
+    pub async fn is_empty(&self, queue: &str) -> bool {
+        self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap().is_none()
+    }
+
+    /// Waits until somebody consumes the queue, so that it is bound and what is sent next is not lost.
+    pub async fn until_consumed(&self, queue: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let channel = self.connection.create_channel().await.unwrap();
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let found = channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+            if found.is_ok_and(|queue| queue.consumer_count() > 0) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "nobody consumes {queue}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     pub async fn clean_up(self) {
         for queue in &self.queues {
             let _ = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
         }
-        for exchange in [self.name.clone(), format!("{}-dead", self.name)] {
+        for exchange in [self.name.clone(), format!("{}-dead", self.name), format!("{}-replies.dead", self.name)] {
             let _ = self.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await;
         }
         let _ = self.connection.close(200, "bye".into()).await;

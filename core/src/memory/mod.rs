@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use crate::event::Event;
 use crate::message::OutboxMessage;
@@ -79,6 +81,30 @@ impl Store for MemoryStore {
     async fn load(&self, saga: SagaId) -> Result<Option<Loaded>, StoreError> {
         Ok(self.rows().load(saga))
     }
+
+    async fn ended(&self, sagas: &[SagaId]) -> Result<Vec<SagaId>, StoreError> {
+        let rows = self.rows();
+        Ok(sagas.iter().copied().filter(|saga| rows.has_ended(*saga)).collect())
+    }
+
+    async fn parked(
+        &self,
+        fingerprint: Option<Uuid>,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError> {
+        Ok(self.rows().parked(fingerprint, after).take(limit).collect())
+    }
+
+    async fn live(
+        &self,
+        names: &[String],
+        fingerprints: &[Uuid],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<Loaded>, StoreError> {
+        Ok(self.rows().live(names, fingerprints, after, limit))
+    }
 }
 
 #[async_trait]
@@ -118,6 +144,8 @@ impl WorkerStore for MemoryStore {
                 events: vec![Event::Adopted { by: claim.worker }],
                 head: None,
                 outbox: Vec::new(),
+                starts: Vec::new(),
+                wakes: None,
             };
             rows.append(append) != Appended::Conflict && rows.own(*saga, claim.worker)
         });
@@ -136,5 +164,44 @@ impl WorkerStore for MemoryStore {
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {
         self.rows().workers.remove(&worker);
         Ok(())
+    }
+
+    async fn lock(&self, saga: SagaId) -> Result<bool, StoreError> {
+        Ok(self.rows().lock(saga))
+    }
+
+    async fn pass_lock(&self, saga: SagaId) -> Result<(), StoreError> {
+        self.rows().pass_lock(saga);
+        Ok(())
+    }
+
+    async fn schedule(&self, name: &str, timetable: &str, next: DateTime<Utc>) -> Result<(), StoreError> {
+        let mut rows = self.rows();
+        let entry = rows.schedules.entry(name.to_owned()).or_insert_with(|| (timetable.to_owned(), next));
+        *entry = if entry.0 == timetable { (entry.0.clone(), entry.1.min(next)) } else { (timetable.to_owned(), next) };
+        Ok(())
+    }
+
+    async fn overdue(&self, names: &[String]) -> Result<(Vec<(String, DateTime<Utc>)>, DateTime<Utc>), StoreError> {
+        let mut rows = self.rows();
+        let now = rows.now();
+        let overdue = rows.schedules.iter().filter(|(name, (_, at))| *at <= now && names.contains(name));
+        Ok((overdue.map(|(name, (_, at))| (name.clone(), *at)).collect(), now))
+    }
+
+    async fn start_scheduled(
+        &self,
+        saga: NewSaga,
+        at: DateTime<Utc>,
+        next: Option<DateTime<Utc>>,
+    ) -> Result<bool, StoreError> {
+        let mut rows = self.rows();
+        match rows.schedules.get_mut(&saga.name) {
+            Some(entry) if entry.1 == at => {
+                entry.1 = next.unwrap_or(DateTime::<Utc>::MAX_UTC);
+                rows.start(saga, None).map(|_| true).map_err(|error| StoreError::Refused(Box::new(error)))
+            }
+            _ => Ok(false),
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The rows of the memory store: what the tables are in a database.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::event::JournalRow;
 use crate::message::OutboxMessage;
@@ -15,6 +17,9 @@ use crate::{Error, SagaId, WorkerId};
 pub(super) struct Rows {
     sagas: BTreeMap<SagaId, SagaRow>,
     keys: HashMap<(String, String), SagaId>,
+    /// Who holds a lock, of a name and key; whoever has ended holds none.
+    locks: HashMap<(String, String), SagaId>,
+    pub(super) schedules: HashMap<String, (String, DateTime<Utc>)>,
     pub(super) workers: HashMap<WorkerId, DateTime<Utc>>,
     pub(super) outbox: Vec<OutboxMessage>,
     /// The wall-clock time of the beginning, and tokio's time then, which a test can pause.
@@ -24,6 +29,8 @@ pub(super) struct Rows {
 #[derive(Debug)]
 struct SagaRow {
     saga: NewSaga,
+    started_at: DateTime<Utc>,
+    parked: Option<Uuid>,
     status: Status,
     wake_at: Option<DateTime<Utc>>,
     owner: Option<WorkerId>,
@@ -37,6 +44,8 @@ impl Rows {
         Self {
             sagas: BTreeMap::new(),
             keys: HashMap::new(),
+            locks: HashMap::new(),
+            schedules: HashMap::new(),
             workers: HashMap::new(),
             outbox: Vec::new(),
             epoch: (Utc::now(), None),
@@ -59,12 +68,22 @@ impl Rows {
         if let Some(existing) = self.existing(&saga)? {
             return Ok(Started::Existing(existing));
         }
+        self.check_lock(&saga)?;
         let id = saga.id;
         if let Some(key) = &saga.key {
             self.keys.insert((saga.name.clone(), key.clone()), id);
         }
-        let wake_at = owner.is_none().then(|| self.now());
-        let row = SagaRow { saga, status: Status::Running, wake_at, owner, journal: Vec::new(), writers: Vec::new() };
+        let started_at = self.now();
+        let row = SagaRow {
+            saga,
+            started_at,
+            parked: None,
+            status: Status::Running,
+            wake_at: owner.is_none().then_some(started_at),
+            owner,
+            journal: Vec::new(),
+            writers: Vec::new(),
+        };
         self.sagas.insert(id, row);
         Ok(Started::New(id))
     }
@@ -85,12 +104,22 @@ impl Rows {
         row.writers.push((append.writer, append.nonce));
         if let Some(head) = append.head {
             row.status = head.status;
-            row.wake_at = head.wake_in.map(|pause| now + pause);
+            row.parked = head.parked;
+            // What was made due from outside meanwhile stays due.
+            let wake_at = head.wake_in.map(|pause| now + pause.min(LONGEST_PAUSE));
+            row.wake_at = row.wake_at.into_iter().chain(wake_at).min().filter(|_| !head.status.is_final());
             if head.release {
                 row.owner = None;
             }
         }
         self.outbox.extend(append.outbox);
+        for saga in append.starts {
+            // They have no keys that could be taken.
+            let _ = self.start(saga, None);
+        }
+        if let Some(row) = append.wakes.and_then(|saga| self.sagas.get_mut(&saga)).filter(|row| !row.status.is_final()) {
+            row.wake_at = Some(now);
+        }
         Appended::Done(now)
     }
 
@@ -104,20 +133,25 @@ impl Rows {
             taken.push(row.saga.id);
         }
         let mut room = (claim.limit, claim.forward_limit);
-        for lane in [Status::Compensating, Status::Running] {
-            for row in self.sagas.values_mut() {
-                let limit = if lane == Status::Running { room.0.min(room.1) } else { room.0 };
-                let wanted = row.owner.is_none() && row.status == lane && is_due(row, now) && is_registered(row, claim);
-                if wanted && limit > 0 {
-                    row.owner = Some(claim.worker);
-                    row.wake_at = None;
-                    room.0 -= 1;
-                    if lane == Status::Running {
-                        room.1 -= 1;
-                    }
-                    taken.push(row.saga.id);
-                }
+        let mut due: Vec<_> = self
+            .sagas
+            .values_mut()
+            .filter(|row| row.owner.is_none() && is_due(row, now) && is_registered(row, claim))
+            .filter(|row| matches!(row.status, Status::Compensating | Status::Running))
+            .collect();
+        due.sort_by_key(|row| (row.status == Status::Running, Reverse(row.saga.priority), row.wake_at));
+        for row in due {
+            let limit = if row.status == Status::Running { room.0.min(room.1) } else { room.0 };
+            if limit == 0 {
+                continue;
             }
+            row.owner = Some(claim.worker);
+            row.wake_at = None;
+            room.0 -= 1;
+            if row.status == Status::Running {
+                room.1 -= 1;
+            }
+            taken.push(row.saga.id);
         }
         taken.into_iter().filter_map(|saga| self.load(saga)).collect()
     }
@@ -146,7 +180,7 @@ impl Rows {
         if let Some(row) = self.sagas.get_mut(&saga).filter(|row| row.owner == Some(worker)) {
             row.owner = None;
             // Somebody may have written from outside meanwhile; then it stays due.
-            let wake_at = wake_in.map(|pause| now + pause);
+            let wake_at = wake_in.map(|pause| now + pause.min(LONGEST_PAUSE));
             row.wake_at = row.wake_at.into_iter().chain(wake_at).min();
         }
     }
@@ -165,9 +199,84 @@ impl Rows {
             journal: row.journal.clone(),
             now,
             owner: row.owner,
+            started_at: row.started_at,
+            priority: row.saga.priority,
+            parent: row.saga.parent,
+            lock: row.saga.lock.as_ref().map(|lock| lock.key.clone()),
         })
     }
+
+    /// A start that does not wait is refused while another live saga has the lock or waits for it.
+    pub(super) fn check_lock(&self, saga: &NewSaga) -> Result<(), Error> {
+        let Some(lock) = saga.lock.as_ref().filter(|lock| lock.refuse) else { return Ok(()) };
+        match self.in_line(&saga.name, &lock.key).next() {
+            Some(holder) => {
+                Err(Error::Locked { name: saga.name.clone(), lock: lock.key.clone(), holder: holder.saga.id })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The live sagas with a lock, in the order of their starts.
+    fn in_line(&self, name: &str, key: &str) -> impl Iterator<Item = &SagaRow> {
+        self.sagas.values().filter(move |row| {
+            !row.status.is_final() && row.saga.name == name && row.saga.lock.as_ref().is_some_and(|lock| lock.key == key)
+        })
+    }
+
+    pub(super) fn lock(&mut self, saga: SagaId) -> bool {
+        let Some(row) = self.sagas.get(&saga) else { return false };
+        let Some(lock) = &row.saga.lock else { return true };
+        let lock = (row.saga.name.clone(), lock.key.clone());
+        let holder = self.locks.get(&lock).copied().filter(|holder| !self.has_ended(*holder));
+        let first = self.in_line(&lock.0, &lock.1).next().map(|row| row.saga.id);
+        let is_mine = holder.or(first) == Some(saga);
+        if is_mine {
+            self.locks.insert(lock, saga);
+        }
+        is_mine
+    }
+
+    pub(super) fn pass_lock(&mut self, saga: SagaId) {
+        let now = self.now();
+        let Some(row) = self.sagas.get(&saga) else { return };
+        let Some(lock) = &row.saga.lock else { return };
+        let next = self.in_line(&row.saga.name, &lock.key).next().map(|row| row.saga.id);
+        if let Some(row) = next.and_then(|next| self.sagas.get_mut(&next)) {
+            row.wake_at = Some(now);
+        }
+    }
+
+    pub(super) fn has_ended(&self, saga: SagaId) -> bool {
+        self.sagas.get(&saga).is_none_or(|row| row.status.is_final())
+    }
+
+    pub(super) fn live(
+        &mut self,
+        names: &[String],
+        fingerprints: &[Uuid],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Vec<Loaded> {
+        let is_wanted = |row: &SagaRow| {
+            !row.status.is_final()
+                && names.contains(&row.saga.name)
+                && !fingerprints.contains(&row.saga.fingerprint)
+                && after.is_none_or(|after| row.saga.id > after)
+        };
+        let sagas: Vec<_> = self.sagas.values().filter(|row| is_wanted(row)).map(|row| row.saga.id).take(limit).collect();
+        sagas.into_iter().filter_map(|saga| self.load(saga)).collect()
+    }
+
+    pub(super) fn parked(&self, fingerprint: Option<Uuid>, after: Option<SagaId>) -> impl Iterator<Item = SagaId> {
+        let parked = self.sagas.values().filter(|row| row.status == Status::Parked);
+        let wanted = parked.filter(move |row| fingerprint.is_none() || row.parked == fingerprint);
+        wanted.map(|row| row.saga.id).filter(move |saga| after.is_none_or(|after| *saga > after))
+    }
 }
+
+/// A time beyond the calendar's end could not be computed.
+const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);
 
 fn is_due(row: &SagaRow, now: DateTime<Utc>) -> bool {
     row.wake_at.is_some_and(|wake_at| wake_at <= now)

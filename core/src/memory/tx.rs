@@ -27,8 +27,12 @@ impl MemoryConn {
         if let Some(earlier) = earlier {
             return same_start(earlier, &saga).map(Started::Existing);
         }
-        if let Some(existing) = self.store.rows().existing(&saga)? {
-            return Ok(Started::Existing(existing));
+        {
+            let rows = self.store.rows();
+            if let Some(existing) = rows.existing(&saga)? {
+                return Ok(Started::Existing(existing));
+            }
+            rows.check_lock(&saga)?;
         }
         let id = saga.id;
         self.staged.push(saga);

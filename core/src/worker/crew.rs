@@ -12,6 +12,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::definition::Position;
 use crate::event::Event;
 use crate::store::{Append, Appended, Head, Loaded, WorkerStore};
 use crate::worker::drive::Drive;
@@ -141,7 +142,10 @@ impl<S: WorkerStore> Crew<S> {
     async fn drive_once(self: &Arc<Self>, loaded: Loaded, nudge: &Arc<Notify>) -> Result<(), StoreError> {
         let kind = self.kinds.get(&(loaded.name.clone(), loaded.version));
         match kind {
-            Some(kind) if kind.fingerprint == loaded.fingerprint => {
+            Some(kind)
+                if kind.fingerprint == loaded.fingerprint
+                    || kind.definition.position(&loaded.fold()) == Position::Safe =>
+            {
                 Drive::new(Arc::clone(self), Arc::clone(kind), &loaded, Arc::clone(nudge)).run().await
             }
             kind => {
@@ -190,8 +194,15 @@ impl<S: WorkerStore> Crew<S> {
                 writer: self.worker,
                 nonce: self.nonce(),
                 events: vec![Event::Adopted { by: self.worker }],
-                head: Some(Head { status: loaded.status, wake_in: Some(PAUSE_AFTER_ERROR), release: true }),
+                head: Some(Head {
+                    status: loaded.status,
+                    wake_in: Some(PAUSE_AFTER_ERROR),
+                    release: true,
+                    parked: None,
+                }),
                 outbox: Vec::new(),
+                starts: Vec::new(),
+                wakes: None,
             };
             if let Appended::Done(_) = self.store.append(append).await? {
                 return Ok(());
@@ -227,7 +238,7 @@ fn complain(loaded: &Loaded, registered_as: Option<uuid::Uuid>) {
     tracing::error!(
         saga = %loaded.id, name = loaded.name, version = loaded.version, started_as = %loaded.fingerprint,
         ?registered_as,
-        "the saga was started with another definition under the same version; register the old definition, \
+        "the saga was started with another definition and cannot go on under this one; register the old definition, \
          and give the new one a new version"
     );
 }

@@ -13,31 +13,41 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::definition::StepKind;
 use crate::event::{Cause, Event, JournalRow};
-use crate::machine::{self, Action, Attempt};
+use crate::machine::{self, Action, Attempt, Node, Phase, Wait};
 use crate::message::OutboxMessage;
 use crate::saga::Data;
-use crate::state::State;
-use crate::store::{Append, Appended, Loaded, Status, StepTransaction, WorkerStore};
-use crate::worker::attempt::{self, Finished, Phase, Run};
+use crate::state::{State, item_name, split_name};
+use crate::store::{Append, Appended, Loaded, NewSaga, Priority, Status, StepTransaction, WorkerStore};
+use crate::worker::attempt::{self, Finished, Run};
 use crate::worker::clock::Clock;
+use crate::worker::failure::Tried;
 use crate::worker::insist::insist;
-use crate::worker::plan::{Circumstances, Plan, WORTH_WAITING, pause, plan};
-use crate::worker::{Crew, Kind};
+use crate::worker::plan::{Circumstances, Pause, Plan, WORTH_WAITING, follow_ups, pause, plan};
+use crate::worker::{Crew, Kind, child, waiting};
 use crate::{SagaId, StoreError, telemetry};
 
 /// How long a saga that only a newer version understands is left alone.
 const FOREIGN_PAUSE: Duration = Duration::from_mins(1);
+/// A saga that waits for a lock asks again after this, if nobody wakes it.
+const LOCK_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Drive<S: WorkerStore> {
     crew: Arc<Crew<S>>,
     kind: Arc<Kind<S::Tx>>,
     saga: SagaId,
     trace: Option<String>,
+    priority: Priority,
+    parent: Option<SagaId>,
+    /// It may take no step before it has its lock.
+    waits_for_lock: bool,
+    has_lock: bool,
     state: Arc<State>,
     status: Status,
     clock: Clock,
     nudge: Arc<Notify>,
-    flying: Vec<(usize, Phase)>,
+    /// The sagas that it waits for may have ended since it last looked at them.
+    look: bool,
+    flying: Vec<(Node, Phase)>,
     running: FuturesUnordered<BoxFuture<'static, Option<Finished<S::Tx>>>>,
     landed: VecDeque<Finished<S::Tx>>,
 }
@@ -53,7 +63,14 @@ enum Next {
 struct Batch<T> {
     events: Vec<Event>,
     outbox: Vec<OutboxMessage>,
+    starts: Vec<NewSaga>,
     tx: Option<T>,
+}
+
+impl<T> Batch<T> {
+    fn empty() -> Self {
+        Self { events: Vec::new(), outbox: Vec::new(), starts: Vec::new(), tx: None }
+    }
 }
 
 impl<S: WorkerStore> Drive<S> {
@@ -63,10 +80,15 @@ impl<S: WorkerStore> Drive<S> {
             kind,
             saga: loaded.id,
             trace: loaded.trace.clone(),
+            priority: loaded.priority,
+            parent: loaded.parent,
+            waits_for_lock: loaded.lock.is_some(),
+            has_lock: loaded.lock.is_some(),
             status: loaded.status,
             clock: Clock::set(loaded.now),
             state: Arc::new(loaded.fold()),
             nudge,
+            look: true,
             flying: Vec::new(),
             running: FuturesUnordered::new(),
             landed: VecDeque::new(),
@@ -83,16 +105,25 @@ impl<S: WorkerStore> Drive<S> {
             if stop.is_cancelled() {
                 return Ok(());
             }
+            // One that was cancelled has nothing to do that could disturb the holder.
+            if self.waits_for_lock && self.state.failing_since.is_none() && self.lock().await? == Next::LetGo {
+                return Ok(());
+            }
             let actions = machine::decide(&self.kind.definition, &self.state);
             if !draining.is_cancelled() {
                 self.launch(&actions);
+                self.look_at_others(&actions).await?;
             }
-            let next = if self.landed.is_empty() && self.running.is_empty() {
+            let next = if !self.landed.is_empty() {
+                self.record().await?
+            } else if !follow_ups(&self.kind.definition, &self.state, &actions, self.circumstances()).is_empty() {
+                self.write(Batch::empty()).await?
+            } else if self.running.is_empty() && (draining.is_cancelled() || !self.is_due_soon(&actions)) {
                 self.rest(&actions, draining.is_cancelled()).await?
-            } else if self.landed.is_empty() {
+            } else {
                 let due = self.next_due(&actions).filter(|_| !draining.is_cancelled());
                 tokio::select! {
-                    finished = self.running.next() => {
+                    finished = self.running.next(), if !self.running.is_empty() => {
                         self.landed.extend(finished.flatten());
                         Next::GoOn
                     }
@@ -100,12 +131,24 @@ impl<S: WorkerStore> Drive<S> {
                     () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Next::GoOn,
                     () = stop.cancelled() => Next::LetGo,
                 }
-            } else {
-                self.record().await?
             };
             if next == Next::LetGo {
                 return Ok(());
             }
+        }
+    }
+
+    /// Takes the lock, or gives the saga back until it is asked again or woken.
+    async fn lock(&mut self) -> Result<Next, StoreError> {
+        let (crew, saga) = (Arc::clone(&self.crew), self.saga);
+        match insist(crew.stop.clone(), || crew.store.lock(saga)).await {
+            Ok(true) => {
+                self.waits_for_lock = false;
+                Ok(Next::GoOn)
+            }
+            Ok(false) => self.release(Some(LOCK_PAUSE.mul_f64(0.75 + fastrand::f64() / 2.0))).await,
+            Err(StoreError::Unavailable(_)) => Ok(Next::LetGo),
+            Err(error) => Err(error),
         }
     }
 
@@ -115,66 +158,156 @@ impl<S: WorkerStore> Drive<S> {
         for action in actions {
             let (attempt, phase) = match action {
                 Action::Run(attempt) => (*attempt, Phase::Forward),
+                // While the attempt itself is under way nobody can say that it will not happen.
+                Action::Probe(attempt) if !self.is_flying(attempt.node, Phase::Forward) => (*attempt, Phase::Probe),
                 Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
+                Action::Accept { node, phase } if !self.is_flying(*node, *phase) => {
+                    let now = self.clock.now();
+                    let finished = waiting::accept(&*self.kind.steps, &self.kind.definition, &self.state, *node, *phase, now);
+                    self.land(*node, *phase, finished);
+                    continue;
+                }
+                Action::Upcast(step) => {
+                    let node = Node { step: *step, item: None };
+                    if !self.is_flying(node, Phase::Forward) {
+                        let event = waiting::upcast(&*self.kind.steps, self.data(node), self.clock.now());
+                        self.land(node, Phase::Forward, Some(Finished::event(node, Phase::Forward, event)));
+                    }
+                    continue;
+                }
                 _ => continue,
             };
-            let is_flying = self.flying.contains(&(attempt.step, phase));
-            if !is_flying && attempt.due.is_none_or(|due| due <= self.clock.now() + WORTH_WAITING) {
+            if !self.is_flying(attempt.node, phase)
+                && attempt.due.is_none_or(|due| due <= self.clock.now())
+            {
                 self.start(attempt, phase);
             }
         }
     }
 
+    /// What needed nobody else has an outcome at once.
+    fn land(&mut self, node: Node, phase: Phase, finished: Option<Finished<S::Tx>>) {
+        if let Some(finished) = finished {
+            self.flying.push((node, phase));
+            self.landed.push_back(finished);
+        }
+    }
+
+    fn is_flying(&self, node: Node, phase: Phase) -> bool {
+        self.flying.contains(&(node, phase))
+    }
+
     fn forward_flying(&self) -> bool {
-        self.flying.iter().any(|(_, phase)| *phase == Phase::Forward)
+        self.flying.iter().any(|(_, phase)| *phase != Phase::Undo)
+    }
+
+    fn data(&self, node: Node) -> Data {
+        Data { definition: Arc::clone(&self.kind.definition), state: Arc::clone(&self.state), node }
     }
 
     fn start(&mut self, attempt: Attempt, phase: Phase) {
-        self.flying.push((attempt.step, phase));
+        let step = &self.kind.definition.steps[attempt.node.step];
+        let kind = match (phase, &step.compensation) {
+            (Phase::Forward, _) => step.kind,
+            (Phase::Undo, Some(undo)) => undo.kind,
+            _ => StepKind::Call,
+        };
+        if kind.waits() && !(kind == StepKind::Child && phase == Phase::Undo) {
+            let asker = waiting::Asker { saga: self.saga, priority: self.priority, trace: self.trace.as_deref() };
+            let finished = waiting::begin(&*self.kind.steps, asker, self.data(attempt.node), attempt, phase, self.clock.now());
+            return self.land(attempt.node, phase, Some(finished));
+        }
+        self.flying.push((attempt.node, phase));
+        if kind == StepKind::Child {
+            let child = self.state.record(&step.name, attempt.node.item).and_then(|record| record.child);
+            let undo = child::undo(Arc::clone(&self.crew), Arc::clone(&self.kind), self.saga, child, attempt, self.clock);
+            return self.running.push(Box::pin(undo));
+        }
         let run = Run {
             store: Arc::clone(&self.crew.store),
             kind: Arc::clone(&self.kind),
             saga: self.saga,
             trace: self.trace.clone(),
-            data: Data { definition: Arc::clone(&self.kind.definition), state: Arc::clone(&self.state) },
+            data: self.data(attempt.node),
             attempt,
             phase,
+            clock: self.clock,
             stop: self.crew.stop.clone(),
         };
-        self.running.push(match run.body_kind() {
-            StepKind::Call => Box::pin(attempt::run(run)),
+        self.running.push(match kind {
             // Its own task: `begin` must not be cancelled half-way, even when this saga is dropped.
             StepKind::Tx => {
                 let task = self.crew.tasks.spawn(attempt::run(run));
                 Box::pin(async move { task.await.ok().flatten() })
             }
+            _ => Box::pin(attempt::run(run)),
         });
+    }
+
+    /// Looks whether the sagas that are waited for have ended.
+    async fn look_at_others(&mut self, actions: &[Action]) -> Result<(), StoreError> {
+        if !std::mem::take(&mut self.look) {
+            return Ok(());
+        }
+        let waits: Vec<Wait> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Wait(wait) if wait.child.is_some() && !self.is_flying(wait.node, wait.phase) => Some(*wait),
+                _ => None,
+            })
+            .collect();
+        for wait in waits {
+            let (crew, definition) = (Arc::clone(&self.crew), Arc::clone(&self.kind.definition));
+            let now = self.clock.now();
+            let ended = self.meanwhile(async move { child::ended(&crew, &definition, wait, now).await }).await;
+            match ended {
+                Ok(event) => {
+                    let finished = event.map(|event| Finished::event(wait.node, wait.phase, event));
+                    self.land(wait.node, wait.phase, finished);
+                }
+                Err(StoreError::Unavailable(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// When the next attempt that waits is due, if any does.
     fn next_due(&self, actions: &[Action]) -> Option<Instant> {
-        let waits = actions.iter().filter_map(|action| match action {
-            Action::Run(attempt) if !self.flying.contains(&(attempt.step, Phase::Forward)) => attempt.due,
-            Action::Compensate(attempt)
-                if !self.forward_flying() && !self.flying.contains(&(attempt.step, Phase::Undo)) =>
-            {
-                attempt.due
-            }
-            _ => None,
+        let waits = actions.iter().filter(|action| match action {
+            Action::Run(attempt) => !self.is_flying(attempt.node, Phase::Forward),
+            Action::Probe(attempt) => ![Phase::Forward, Phase::Probe].iter().any(|it| self.is_flying(attempt.node, *it)),
+            Action::Compensate(attempt) => !self.forward_flying() && !self.is_flying(attempt.node, Phase::Undo),
+            Action::Wait(wait) => !self.is_flying(wait.node, wait.phase),
+            Action::Expire(_) => true,
+            _ => false,
         });
-        waits.min().map(|due| self.clock.instant_of(due))
+        waits.filter_map(|action| action.due()?).min().map(|due| self.clock.instant_of(due))
+    }
+
+    /// What is due so soon is waited for here; the rest is left to the database.
+    fn is_due_soon(&self, actions: &[Action]) -> bool {
+        self.next_due(actions).is_some_and(|due| due <= Instant::now() + WORTH_WAITING)
     }
 
     /// Nothing is under way: end, park, or give the saga back until it is due.
     async fn rest(&mut self, actions: &[Action], draining: bool) -> Result<Next, StoreError> {
         let wake_in = match actions.first() {
             Some(Action::End(_) | Action::Park(_)) => {
-                return self.write(Batch { events: Vec::new(), outbox: Vec::new(), tx: None }).await;
+                return self.write(Batch::empty()).await;
             }
             None => self.state.foreign.then_some(FOREIGN_PAUSE),
             Some(_) if draining => Some(Duration::ZERO),
-            Some(_) => Some(pause(actions, self.clock.now()).unwrap_or_default()),
+            Some(_) => match pause(actions, self.clock.now()) {
+                Pause::None => Some(Duration::ZERO),
+                Pause::For(pause) => Some(pause),
+                Pause::ForEver => None,
+            },
         };
+        self.release(wake_in).await
+    }
+
+    async fn release(&mut self, wake_in: Option<Duration>) -> Result<Next, StoreError> {
         let (crew, release) = (Arc::clone(&self.crew), [(self.saga, wake_in)]);
         match insist(crew.stop.clone(), || crew.store.release(crew.worker, &release)).await {
             // The worker stops: its sagas will be adopted.
@@ -188,11 +321,17 @@ impl<S: WorkerStore> Drive<S> {
         while let Some(Some(finished)) = self.running.next().now_or_never() {
             self.landed.extend(finished);
         }
-        let mut batch = Batch { events: Vec::new(), outbox: Vec::new(), tx: None };
-        while let Some(finished) = self.landed.pop_front_if(|next| next.tx.is_none() || batch.events.is_empty()) {
-            self.flying.retain(|flying| *flying != (finished.attempt.step, finished.phase));
+        let mut batch = Batch::empty();
+        // What is begun is decided on anew after a conflict, which what a call answered is not: they do not mix.
+        let is_begun = |finished: &Finished<S::Tx>| waiting::is_moot_after_conflict(&finished.event);
+        let first_is_begun = self.landed.front().is_some_and(is_begun);
+        while let Some(finished) = self.landed.pop_front_if(|next| {
+            (next.tx.is_none() && is_begun(next) == first_is_begun) || batch.events.is_empty()
+        }) {
+            self.flying.retain(|flying| *flying != (finished.node, finished.phase));
             batch.events.push(finished.event);
             batch.outbox.extend(finished.outbox);
+            batch.starts.extend(finished.starts);
             batch.tx = finished.tx;
             if batch.tx.is_some() {
                 break;
@@ -206,13 +345,16 @@ impl<S: WorkerStore> Drive<S> {
         loop {
             let (adopted_at, was_tx) = (self.state.adopted_at, batch.tx.is_some());
             let plan = plan(&self.kind.definition, &self.state, batch.events.clone(), self.circumstances());
-            match self.append(&plan, batch.outbox.clone(), batch.tx.take()).await {
+            match self.append(&plan, &mut batch).await {
                 Ok(Appended::Done(at)) => return Ok(self.committed(plan, at)),
                 Ok(Appended::Conflict) => {
                     metrics::counter!(telemetry::CONFLICTS).increment(1);
                     let next = self.reload().await?;
                     // What a transaction did is rolled back and decided on again. What a call answered still holds,
-                    // unless somebody took the saga over in between.
+                    // unless somebody took the saga over in between. What only follows is worked out anew.
+                    if batch.events.is_empty() || batch.events.iter().any(waiting::is_moot_after_conflict) {
+                        return Ok(next);
+                    }
                     if next == Next::LetGo || was_tx || self.state.adopted_at != adopted_at {
                         return Ok(next);
                     }
@@ -228,6 +370,7 @@ impl<S: WorkerStore> Drive<S> {
                     tracing::error!(saga = %self.saga, %error, "an outcome cannot be stored");
                     batch.events = batch.events.into_iter().map(|event| self.unrecorded(event, &error)).collect();
                     batch.outbox.clear();
+                    batch.starts.clear();
                 }
             }
         }
@@ -239,16 +382,13 @@ impl<S: WorkerStore> Drive<S> {
             now: self.clock.now(),
             idle: self.flying.is_empty(),
             draining: self.crew.draining.is_cancelled(),
+            is_child: self.parent.is_some(),
         }
     }
 
     /// Appends, or commits the transaction with the append, while the saga's other branches go on.
-    async fn append(
-        &mut self,
-        plan: &Plan,
-        outbox: Vec<OutboxMessage>,
-        tx: Option<S::Tx>,
-    ) -> Result<Appended, StoreError> {
+    async fn append(&mut self, plan: &Plan, batch: &mut Batch<S::Tx>) -> Result<Appended, StoreError> {
+        let has_ended = plan.events.iter().any(|event| matches!(event, Event::Ended { .. }));
         let append = Append {
             saga: self.saga,
             seq: self.state.seq + 1,
@@ -256,10 +396,12 @@ impl<S: WorkerStore> Drive<S> {
             nonce: self.crew.nonce(),
             events: plan.events.clone(),
             head: plan.head,
-            outbox,
+            outbox: batch.outbox.clone(),
+            starts: batch.starts.clone(),
+            wakes: self.parent.filter(|_| has_ended),
         };
         let store = Arc::clone(&self.crew.store);
-        let write: BoxFuture<'static, _> = match tx {
+        let write: BoxFuture<'static, _> = match batch.tx.take() {
             // Its own task for the same reason as in `start`.
             Some(tx) => {
                 let task = self.crew.tasks.spawn(tx.commit(append));
@@ -292,10 +434,22 @@ impl<S: WorkerStore> Drive<S> {
         self.clock = Clock::set(at);
         let row = JournalRow { saga: self.saga, seq: self.state.seq + 1, events: plan.events, at };
         Arc::make_mut(&mut self.state).apply(&row);
+        // What was begun may have been answered already.
+        self.look |= row.events.iter().any(|event| matches!(event, Event::Begun { child: Some(_), .. }));
         let name = &self.kind.definition.name;
         match row.events.last() {
-            Some(Event::Ended { outcome }) => telemetry::ended(name, *outcome),
-            Some(Event::Parked { reason }) => {
+            Some(Event::Ended { outcome, .. }) => {
+                telemetry::ended(name, *outcome);
+                if self.has_lock {
+                    let (crew, saga) = (Arc::clone(&self.crew), self.saga);
+                    self.crew.tasks.spawn(async move {
+                        if let Err(error) = crew.store.pass_lock(saga).await {
+                            tracing::debug!(%saga, %error, "cannot wake the next saga in line; it asks by itself");
+                        }
+                    });
+                }
+            }
+            Some(Event::Parked { reason, .. }) => {
                 tracing::error!(saga = %self.saga, name = &**name, ?reason, "parked: an operator must look at it");
                 telemetry::parked(name);
             }
@@ -309,22 +463,20 @@ impl<S: WorkerStore> Drive<S> {
     /// The event to record instead of a success that the store did not take.
     fn unrecorded(&self, event: Event, error: &StoreError) -> Event {
         let cause = if matches!(error, StoreError::CommitFailed(_)) { Cause::Error } else { Cause::Data };
-        let failure = |name: &str, phase| {
-            let (_, step) = self.kind.definition.step(name)?;
-            let attempt = self.state.failed_attempts(name, phase == Phase::Undo) + 1;
-            Some(attempt::failure(step, phase, attempt, cause, &error.to_string()))
+        let failed = |name: &str, phase| {
+            let (step, item) = split_name(name);
+            let (_, it) = self.kind.definition.step(step)?;
+            let attempts = self.state.record(step, item).map(|record| record.attempts(phase)).unwrap_or_default();
+            let tried = Tried { step: it, phase, attempt: attempts.failed + 1, since: attempts.since };
+            Some(tried.failed(item_name(step, item), cause, &error.to_string(), self.clock.now()))
         };
-        match event {
-            Event::Succeeded { step, output } => match failure(&step, Phase::Forward) {
-                Some(failure) => Event::Failed { step, failure },
-                None => Event::Succeeded { step, output },
-            },
-            Event::Compensated { step } => match failure(&step, Phase::Undo) {
-                Some(failure) => Event::CompensationFailed { step, failure },
-                None => Event::Compensated { step },
-            },
-            other => other,
-        }
+        let instead = match &event {
+            Event::Succeeded { step, .. } | Event::Begun { step, undo: false, .. } => failed(step, Phase::Forward),
+            Event::Compensated { step } | Event::Begun { step, undo: true, .. } => failed(step, Phase::Undo),
+            Event::Probed { step, .. } => failed(step, Phase::Probe),
+            _ => None,
+        };
+        instead.unwrap_or(event)
     }
 
     async fn reload(&mut self) -> Result<Next, StoreError> {
@@ -341,6 +493,7 @@ impl<S: WorkerStore> Drive<S> {
         self.status = loaded.status;
         self.clock = Clock::set(loaded.now);
         self.state = Arc::new(loaded.fold());
+        self.look = true;
         Ok(Next::GoOn)
     }
 }

@@ -1,12 +1,16 @@
 //! The worker: claims sagas that are due, drives each in a task, keeps its lease, and adopts what dead workers left.
 
 mod attempt;
+mod child;
 mod clock;
 mod crew;
 mod drive;
+mod failure;
 mod insist;
 mod options;
 mod plan;
+mod timetable;
+mod waiting;
 mod watch;
 
 use std::collections::HashMap;
@@ -19,8 +23,9 @@ use tokio_util::sync::CancellationToken;
 use crate::definition::Definition;
 use crate::saga::Steps;
 use crate::sagas::Hints;
-use crate::store::{Claim, WorkerStore};
-use crate::{StoreError, WorkerId};
+use crate::schedule::Tick;
+use crate::store::{Claim, NewSaga, WorkerStore};
+use crate::{Error, StoreError, WorkerId};
 
 pub(crate) use crew::Crew;
 pub use options::WorkerOptions;
@@ -30,6 +35,8 @@ pub(crate) struct Kind<T> {
     pub(crate) definition: Arc<Definition>,
     pub(crate) fingerprint: uuid::Uuid,
     pub(crate) steps: Box<dyn Steps<T>>,
+    /// What is started at a time of its schedule.
+    pub(crate) scheduled: fn(Tick) -> Option<Result<NewSaga, Error>>,
 }
 
 /// Registered sagas by name and version.
@@ -66,6 +73,7 @@ pub(crate) async fn run<S: WorkerStore>(
         tracing::info!(worker = %crew.worker, name = crew.options.name, "worker started");
         hints.set_crew(Some(Arc::clone(&crew)));
         let keeper = tokio::spawn(watch::keep_lease(Arc::clone(&crew)));
+        let timekeeper = tokio::spawn(timetable::keep(Arc::clone(&crew), Arc::clone(&hints)));
         work(&crew, &hints, &shutdown).await;
         hints.set_crew(None);
         if shutdown.is_cancelled() {
@@ -75,6 +83,7 @@ pub(crate) async fn run<S: WorkerStore>(
         crew.tasks.close();
         crew.tasks.wait().await;
         keeper.abort();
+        timekeeper.await.unwrap_or_default();
         if shutdown.is_cancelled() {
             store.retire(crew.worker).await?;
             tracing::info!(worker = %crew.worker, "worker stopped");

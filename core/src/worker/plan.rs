@@ -1,15 +1,16 @@
-//! What an append carries beyond what has happened: the end, the pause, the change of lane. Pure.
+//! What an append carries beyond what has happened: what follows from it, the end, the pause, the change of lane. Pure.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use crate::SagaId;
 use crate::definition::Definition;
-use crate::event::{Event, JournalRow, Outcome};
-use crate::machine::{self, Action, Direction};
-use crate::state::State;
+use crate::event::{Cause, Event, JournalRow, Outcome};
+use crate::machine::{self, Action, Direction, Phase};
+use crate::state::{State, item_name};
 use crate::store::{Head, Status};
+use crate::worker::failure::Tried;
+use crate::{SagaId, list};
 
 /// A retry that is due this soon is waited for; a later one is left to the database.
 pub(super) const WORTH_WAITING: Duration = Duration::from_millis(20);
@@ -25,6 +26,8 @@ pub(super) struct Circumstances {
     pub(super) idle: bool,
     /// The worker wants to stop.
     pub(super) draining: bool,
+    /// Another saga waits for this one's output.
+    pub(super) is_child: bool,
 }
 
 /// The events and the head change of one append.
@@ -35,51 +38,109 @@ pub(super) struct Plan {
 
 /// Completes the events that have happened by what follows from them.
 pub(super) fn plan(definition: &Definition, state: &State, happened: Vec<Event>, at: Circumstances) -> Plan {
-    let mut events = happened;
     let mut after = state.clone();
-    let row = JournalRow { saga: SagaId(uuid::Uuid::nil()), seq: state.seq + 1, events, at: at.now };
-    after.apply(&row);
-    events = row.events;
-
-    let actions = machine::decide(definition, &after);
+    let mut row = JournalRow { saga: SagaId(uuid::Uuid::nil()), seq: state.seq + 1, events: happened, at: at.now };
+    let mut events = Vec::new();
+    let actions = loop {
+        after.apply(&row);
+        events.append(&mut row.events);
+        let actions = machine::decide(definition, &after);
+        row.events = follow_ups(definition, &after, &actions, at);
+        if row.events.is_empty() {
+            break actions;
+        }
+    };
     let status = match machine::direction(definition, &after) {
         Direction::Forward => Status::Running,
         Direction::Backward => Status::Compensating,
     };
+    let stay = |wake_in, release| Head { status, wake_in, release, parked: None };
     let head = match actions.first() {
         // Nothing ends or parks while an attempt is under way: its outcome may still change what follows.
-        _ if !at.idle => (status != at.status).then_some(Head { status, wake_in: None, release: false }),
+        _ if !at.idle => (status != at.status).then(|| stay(None, false)),
         Some(Action::End(outcome)) => {
-            events.push(Event::Ended { outcome: *outcome });
-            Some(over(match outcome {
+            let output = if at.is_child { output(definition, &after, *outcome) } else { None };
+            events.push(Event::Ended { outcome: *outcome, output });
+            let status = match outcome {
                 Outcome::Completed => Status::Completed,
                 Outcome::Compensated => Status::Compensated,
-            }))
+            };
+            Some(Head { status, wake_in: None, release: true, parked: None })
         }
         Some(Action::Park(reason)) => {
-            events.push(Event::Parked { reason: reason.clone() });
-            Some(over(Status::Parked))
+            let error = reason.step().and_then(|step| after.named(step)?.error.as_deref()).unwrap_or_default();
+            let fingerprint = reason.fingerprint(&definition.name, error);
+            events.push(Event::Parked { reason: reason.clone(), fingerprint });
+            Some(Head { status: Status::Parked, wake_in: None, release: true, parked: Some(fingerprint) })
         }
-        Some(_) if at.draining => Some(Head { status, wake_in: Some(Duration::ZERO), release: true }),
+        Some(_) if at.draining => Some(stay(Some(Duration::ZERO), true)),
         Some(_) => match pause(&actions, at.now) {
-            Some(pause) if pause > WORTH_WAITING => Some(Head { status, wake_in: Some(pause), release: true }),
-            _ => (status != at.status).then_some(Head { status, wake_in: None, release: false }),
+            Pause::For(pause) if pause > WORTH_WAITING => Some(stay(Some(pause), true)),
+            // A saga that it waits for may have ended before it began to wait.
+            Pause::ForEver if waits_for_no_saga(&actions) => Some(stay(None, true)),
+            _ => (status != at.status).then(|| stay(None, false)),
         },
         None => None,
     };
     Plan { events, head }
 }
 
-/// How long until the first of these actions is due; `None` is at once.
-pub(super) fn pause(actions: &[Action], now: DateTime<Utc>) -> Option<Duration> {
-    let dues = actions.iter().map(|action| match action {
-        Action::Run(attempt) | Action::Compensate(attempt) => attempt.due,
-        Action::Park(_) | Action::End(_) => None,
-    });
-    // `None` sorts first: one action that is due at once means no pause.
-    dues.min().flatten().map(|due| (due - now).to_std().unwrap_or_default())
+/// What is true by now without anybody's doing: no body need be called for it.
+pub(super) fn follow_ups(definition: &Definition, state: &State, actions: &[Action], at: Circumstances) -> Vec<Event> {
+    let follow_up = |action: &Action| match action {
+        Action::FanOut(step) => Some(fan_out(definition, state, *step, at.now)),
+        Action::Divert { step, abandoned } if at.idle => {
+            Some(Event::Diverted { step: definition.steps[*step].name.to_string(), abandoned: abandoned.clone() })
+        }
+        Action::Expire(due) if *due <= at.now => Some(Event::DeadlinePassed),
+        Action::Wait(wait) if wait.until.is_some_and(|until| until <= at.now) => {
+            let step = &definition.steps[wait.node.step];
+            let tried = Tried { step, phase: wait.phase, attempt: wait.number, since: wait.since };
+            let name = item_name(&step.name, wait.node.item);
+            Some(tried.failed(name, Cause::Timeout, "no answer came in time", at.now))
+        }
+        _ => None,
+    };
+    actions.iter().filter_map(follow_up).collect()
 }
 
-fn over(status: Status) -> Head {
-    Head { status, wake_in: None, release: true }
+fn fan_out(definition: &Definition, state: &State, step: usize, now: DateTime<Utc>) -> Event {
+    let it = &definition.steps[step];
+    let name = it.name.to_string();
+    match list::items(definition, state, step) {
+        Ok(items) => Event::FannedOut { step: name, items: items.len() as u32 },
+        Err(error) => {
+            let tried = Tried { step: it, phase: Phase::Forward, attempt: 1, since: None };
+            let over = it.for_each.as_ref().map_or("", |each| &each.over);
+            tried.failed(name, Cause::Data, &format!("`{over}` is no list that a step can run over: {error}"), now)
+        }
+    }
+}
+
+fn output(definition: &Definition, state: &State, outcome: Outcome) -> Option<crate::Json> {
+    let last = definition.steps.len().checked_sub(1).filter(|_| outcome == Outcome::Completed)?;
+    list::output(definition, state, last, None).ok().flatten()
+}
+
+/// How long until there is something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pause {
+    None,
+    For(Duration),
+    /// Until something comes from outside.
+    ForEver,
+}
+
+/// How long until the first of these actions is due.
+pub(super) fn pause(actions: &[Action], now: DateTime<Utc>) -> Pause {
+    // At once sorts before every time.
+    match actions.iter().filter_map(Action::due).min() {
+        None => Pause::ForEver,
+        Some(None) => Pause::None,
+        Some(Some(due)) => Pause::For((due - now).to_std().unwrap_or_default()),
+    }
+}
+
+fn waits_for_no_saga(actions: &[Action]) -> bool {
+    !actions.iter().any(|action| matches!(action, Action::Wait(wait) if wait.child.is_some()))
 }

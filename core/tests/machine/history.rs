@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use amends::event::{Cause, Event, Failure, JournalRow, Rejection};
-use amends::machine::{Action, Attempt, decide};
+use amends::machine::{Action, Attempt, Phase, decide};
 use amends::state::State;
 use amends::{Definition, Json, SagaId, StepKind, WorkerId};
 use chrono::DateTime;
@@ -30,19 +30,13 @@ pub(crate) struct History {
     cursed: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Forward,
-    Undo,
-}
-
 impl History {
     /// Plays until the saga has ended, or is parked and nobody resumes it any more.
     pub(crate) fn play(seed: u64, steps: usize, trouble: u32) -> Self {
         let mut rng = Rng::with_seed(seed);
         let definition = graph::random(&mut rng, steps);
         let mut history = Self {
-            state: State::new(Json::null()),
+            state: State::new(Json::null(), 1, DateTime::UNIX_EPOCH),
             rows: Vec::new(),
             oracle: Oracle::new(&definition),
             definition,
@@ -74,7 +68,7 @@ impl History {
         if self.bad_luck(20) && (!self.oracle.past_pivot() || self.rng.u8(0..4) == 0) {
             // Few ids, so that some requests are repetitions.
             let id = Uuid::from_u128(self.rng.u128(0..3));
-            self.append(vec![Event::Cancelled { id, reason: String::new() }]);
+            self.append(vec![Event::Cancelled { id, reason: String::new(), reopens: false }]);
             return true;
         }
         self.work();
@@ -96,12 +90,12 @@ impl History {
         let actions = decide(&self.definition, &self.state);
         assert!(!actions.is_empty(), "a saga that is neither over nor parked has something to do");
         let over = match &actions[..] {
-            [Action::End(outcome)] => Some(Event::Ended { outcome: *outcome }),
-            [Action::Park(reason)] => Some(Event::Parked { reason: reason.clone() }),
+            [Action::End(outcome)] => Some(Event::Ended { outcome: *outcome, output: None }),
+            [Action::Park(reason)] => Some(Event::Parked { reason: reason.clone(), fingerprint: Uuid::nil() }),
             _ => None,
         };
         if let (Some(event), true) = (over, self.flying.is_empty()) {
-            if let Event::Parked { reason } = &event {
+            if let Event::Parked { reason, .. } = &event {
                 self.oracle.check_park(reason);
             }
             return self.append(vec![event]);
@@ -122,12 +116,12 @@ impl History {
                 Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
                 _ => continue,
             };
-            if self.flying.iter().any(|(other, its)| (other.step, *its) == (attempt.step, phase)) {
+            if self.flying.iter().any(|(other, its)| (other.node, *its) == (attempt.node, phase)) {
                 continue;
             }
             match phase {
-                Phase::Forward => self.oracle.check_run(attempt.step),
-                Phase::Undo => self.oracle.check_compensate(attempt.step),
+                Phase::Undo => self.oracle.check_compensate(attempt.node.step),
+                _ => self.oracle.check_run(attempt.node.step),
             }
             self.flying.push((attempt, phase));
         }
@@ -136,27 +130,27 @@ impl History {
 
     fn land(&mut self) -> Event {
         let (attempt, phase) = self.flying.swap_remove(self.rng.usize(0..self.flying.len()));
-        let step = self.definition.steps[attempt.step].name.to_string();
+        let step = self.definition.steps[attempt.node.step].name.to_string();
         if phase == Phase::Forward && self.bad_luck(6) {
-            let rejection = Rejection { code: "no".into(), message: String::new() };
+            let rejection = Rejection::new("no");
             return Event::Rejected { step, attempt: attempt.number, rejection };
         }
         if self.bad_luck(3) {
             let last = attempt.number >= 3 || self.rng.u8(0..6) == 0;
             let failure = failure(attempt.number, (!last).then_some(100));
             return match phase {
-                Phase::Forward => Event::Failed { step, failure },
                 Phase::Undo => Event::CompensationFailed { step, failure },
+                _ => Event::Failed { step, failure },
             };
         }
         match phase {
-            Phase::Forward => Event::Succeeded { step, output: Json::encode(&attempt.number).unwrap() },
             Phase::Undo => Event::Compensated { step },
+            _ => Event::Succeeded { step, output: Json::encode(&attempt.number).unwrap() },
         }
     }
 
     fn is_tx(&self, (attempt, phase): (Attempt, Phase)) -> bool {
-        let step = &self.definition.steps[attempt.step];
+        let step = &self.definition.steps[attempt.node.step];
         match (phase, &step.compensation) {
             (Phase::Undo, Some(undo)) => undo.kind == StepKind::Tx,
             _ => step.kind == StepKind::Tx,

@@ -20,7 +20,7 @@ fn config(cases: u32) -> ProptestConfig {
 }
 
 fn fold(rows: &[JournalRow]) -> State {
-    let mut state = State::new(Json::null());
+    let mut state = State::new(Json::null(), 1, DateTime::UNIX_EPOCH);
     for row in rows {
         state.apply(row);
     }
@@ -72,7 +72,7 @@ proptest! {
     fn no_history_however_illegal_makes_it_panic(seed: u64, steps in 1_usize..=12, length in 0_usize..40) {
         let mut rng = fastrand::Rng::with_seed(seed);
         let definition = graph::random(&mut rng, steps);
-        let mut state = State::new(Json::null());
+        let mut state = State::new(Json::null(), 1, DateTime::UNIX_EPOCH);
         for seq in 0..length {
             let events = (0..rng.usize(0..3)).map(|_| any_event(&mut rng, steps)).collect();
             state.apply(&JournalRow { saga: SagaId(Uuid::nil()), seq: seq as i64, events, at: DateTime::UNIX_EPOCH });
@@ -90,13 +90,13 @@ fn any_event(rng: &mut fastrand::Rng, steps: usize) -> Event {
     match rng.u8(0..8) {
         0 | 1 => Event::Succeeded { step, output: Json::null() },
         2 => {
-            let rejection = Rejection { code: "no".into(), message: String::new() };
+            let rejection = Rejection::new("no");
             Event::Rejected { step, attempt: rng.u32(..), rejection }
         }
         3 => Event::Failed { step, failure },
         4 => Event::CompensationFailed { step, failure },
         5 => Event::Compensated { step },
         6 => Event::Adopted { by: WorkerId(Uuid::nil()) },
-        _ => Event::Cancelled { id: Uuid::from_u128(rng.u128(0..3)), reason: String::new() },
+        _ => Event::Cancelled { id: Uuid::from_u128(rng.u128(0..3)), reason: String::new(), reopens: rng.bool() },
     }
 }

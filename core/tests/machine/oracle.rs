@@ -167,7 +167,7 @@ impl Oracle {
                 (0..self.steps.len()).for_each(|i| self.steps[i].adopted_since_ready |= self.is_ready(i));
             }
             Event::Cancelled { .. } => self.cancelled = true,
-            Event::Parked { reason } => self.parked = Some(reason.clone()),
+            Event::Parked { reason, .. } => self.parked = Some(reason.clone()),
             Event::Resumed { .. } => {
                 if let Some(ParkReason::ForwardStuck { step } | ParkReason::InDoubt { step }) = self.parked.take() {
                     let step = self.index(&step);

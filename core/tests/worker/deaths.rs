@@ -65,7 +65,7 @@ async fn a_saga_that_kills_every_worker_is_parked() {
     let _heir = stage.work(&script);
 
     assert_eq!(stage.rests(saga).await, Status::Parked);
-    assert_eq!(stage.state(saga).await.parked, Some(ParkReason::CrashLoop { recoveries: MAX_RECOVERIES }));
+    assert_eq!(stage.parked(saga).await, Some(ParkReason::CrashLoop { recoveries: MAX_RECOVERIES }));
     assert_eq!(script.log.count("deadly"), MAX_RECOVERIES as usize);
 }
 
@@ -125,8 +125,10 @@ async fn what_a_stale_worker_writes_changes_nothing() {
         writer: late,
         nonce: 7,
         events: vec![Event::Succeeded { step: "reserve".into(), output: Json::null() }],
-        head: Some(Head { status: Status::Completed, wake_in: None, release: true }),
+        head: Some(Head { status: Status::Completed, wake_in: None, release: true, parked: None }),
         outbox: vec![amends::OutboxMessage::new(&Late).unwrap()],
+        starts: Vec::new(),
+        wakes: None,
     };
     let answer = stage.store.append(append).await.unwrap();
     stage.store.release(late, &[(saga, None)]).await.unwrap();

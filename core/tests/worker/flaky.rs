@@ -8,6 +8,8 @@ use amends::memory::{MemoryConn, MemoryTx};
 use amends::store::{Append, Appended, Claim, Loaded, NewSaga, Started, WorkerStore};
 use amends::{Error, MemoryStore, SagaId, Store, StoreError, WorkerId};
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 /// Which appends are refused.
 type Refuses = fn(&Append) -> bool;
@@ -86,6 +88,31 @@ impl Store for Flaky {
     async fn load(&self, saga: SagaId) -> Result<Option<Loaded>, StoreError> {
         self.inner.load(saga).await
     }
+
+    async fn ended(&self, sagas: &[SagaId]) -> Result<Vec<SagaId>, StoreError> {
+        self.up()?;
+        self.inner.ended(sagas).await
+    }
+
+    async fn parked(
+        &self,
+        fingerprint: Option<Uuid>,
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<SagaId>, StoreError> {
+        self.up()?;
+        self.inner.parked(fingerprint, after, limit).await
+    }
+
+    async fn live(
+        &self,
+        names: &[String],
+        fingerprints: &[Uuid],
+        after: Option<SagaId>,
+        limit: usize,
+    ) -> Result<Vec<Loaded>, StoreError> {
+        self.inner.live(names, fingerprints, after, limit).await
+    }
 }
 
 #[async_trait]
@@ -121,5 +148,35 @@ impl WorkerStore for Flaky {
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {
         self.up()?;
         self.inner.retire(worker).await
+    }
+
+    async fn lock(&self, saga: SagaId) -> Result<bool, StoreError> {
+        self.up()?;
+        self.inner.lock(saga).await
+    }
+
+    async fn pass_lock(&self, saga: SagaId) -> Result<(), StoreError> {
+        self.up()?;
+        self.inner.pass_lock(saga).await
+    }
+
+    async fn schedule(&self, name: &str, timetable: &str, next: DateTime<Utc>) -> Result<(), StoreError> {
+        self.up()?;
+        self.inner.schedule(name, timetable, next).await
+    }
+
+    async fn overdue(&self, names: &[String]) -> Result<(Vec<(String, DateTime<Utc>)>, DateTime<Utc>), StoreError> {
+        self.up()?;
+        self.inner.overdue(names).await
+    }
+
+    async fn start_scheduled(
+        &self,
+        saga: NewSaga,
+        at: DateTime<Utc>,
+        next: Option<DateTime<Utc>>,
+    ) -> Result<bool, StoreError> {
+        self.up()?;
+        self.inner.start_scheduled(saga, at, next).await
     }
 }

@@ -12,3 +12,4 @@ mod shifts;
 mod stage;
 mod starts;
 mod trials;
+mod turns;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends::event::{Event, Outcome};
-use amends::{Error, Status, StepKind};
+use amends::{Error, Resolution, Status, StepKind};
 use tokio::sync::Semaphore;
 
 use crate::script::{Script, fails, fails_first, hangs_first, ok, rejects, waits_for};
@@ -89,7 +89,7 @@ async fn a_parked_saga_is_sent_on() {
     let (worker, saga) = stage.play(&script).await;
     assert_eq!(stage.rests(saga).await, Status::Parked);
 
-    worker.sagas.resume(saga, "ann", "the service is back").await.unwrap();
+    worker.sagas.resolve(saga, &Resolution::Retry, "ann", "the service is back").await.unwrap();
 
     assert_eq!(stage.until(saga, |loaded| loaded.status.is_final()).await.status, Status::Completed);
     assert_eq!(script.log.count("notify"), 4);
@@ -102,7 +102,7 @@ async fn a_stuck_compensation_is_sent_on() {
     let (worker, saga) = stage.play(&script).await;
     assert_eq!(stage.rests(saga).await, Status::Parked);
 
-    worker.sagas.resume(saga, "ann", "").await.unwrap();
+    worker.sagas.resolve(saga, &Resolution::Retry, "ann", "").await.unwrap();
 
     assert_eq!(stage.until(saga, |loaded| loaded.status.is_final()).await.status, Status::Compensated);
 }
@@ -114,8 +114,8 @@ async fn only_a_parked_saga_can_be_sent_on() {
     let (worker, saga) = stage.play(&script).await;
     stage.rests(saga).await;
 
-    let refused = worker.sagas.resume(saga, "ann", "").await;
-    let missing = worker.sagas.resume(amends::SagaId::new(), "ann", "").await;
+    let refused = worker.sagas.resolve(saga, &Resolution::Retry, "ann", "").await;
+    let missing = worker.sagas.resolve(amends::SagaId::new(), &Resolution::Retry, "ann", "").await;
 
     assert!(matches!(refused, Err(Error::Refused { .. })));
     assert!(matches!(missing, Err(Error::NoSuchSaga(_))));

@@ -148,7 +148,7 @@ async fn a_saga_of_which_no_outcome_can_be_stored_parks_and_harms_no_other() {
 
     assert_eq!(stage.outcome(fine).await, Some(Outcome::Completed));
     assert_eq!(stage.rests(odd).await, Status::Parked);
-    assert!(matches!(stage.state(odd).await.parked, Some(ParkReason::CrashLoop { .. })));
+    assert!(matches!(stage.parked(odd).await, Some(ParkReason::CrashLoop { .. })));
 }
 
 #[tokio::test(start_paused = true)]

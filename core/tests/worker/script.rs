@@ -44,7 +44,7 @@ pub(crate) struct Script {
 
 impl Script {
     pub(crate) fn new() -> Self {
-        let definition = Definition { name: "script".into(), version: 1, steps: Vec::new().into() };
+        let definition = Definition::new("script".into(), 1, Vec::new().into());
         Self { definition, log: Log::default(), forward: Vec::new(), undo: HashMap::new() }
     }
 
@@ -64,13 +64,9 @@ impl Script {
     fn step(mut self, kind: StepKind, name: &'static str, body: Body) -> Self {
         let after: Vec<_> = self.forward.len().checked_sub(1).into_iter().collect();
         self.definition.steps.to_mut().push(Step {
-            name: name.into(),
-            kind,
             after: after.into(),
-            compensation: None,
-            pivot: false,
             retry: RetryPolicy { attempts: Some(3), ..RetryPolicy::STEP },
-            timeout: Definition::DEFAULT_TIMEOUT,
+            ..Step::new(name.into(), kind)
         });
         self.forward.push(body);
         self
@@ -97,7 +93,7 @@ impl Script {
 
     /// So many attempts, with exactly this pause between them, up to the jitter of half of it.
     pub(crate) fn retry(mut self, attempts: u32, pause: Duration) -> Self {
-        self.last().retry = RetryPolicy { attempts: Some(attempts), first: pause, longest: pause };
+        self.last().retry = RetryPolicy { attempts: Some(attempts), first: pause, longest: pause, ..RetryPolicy::STEP };
         self
     }
 
@@ -114,11 +110,9 @@ impl Script {
     fn undo_of(mut self, kind: StepKind, needs_output: bool, body: Body) -> Self {
         self.undo.insert(self.forward.len() - 1, body);
         self.last().compensation = Some(Compensation {
-            name: "undo".into(),
-            kind,
             needs_output,
             retry: RetryPolicy { attempts: Some(3), ..RetryPolicy::COMPENSATION },
-            timeout: Definition::DEFAULT_TIMEOUT,
+            ..Compensation::new("undo".into(), kind)
         });
         self
     }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use amends::event::{Event, Outcome};
 use amends::store::WorkerStore;
-use amends::{Status, StepKind, WorkerOptions};
+use amends::{Error, Status, StepKind, WorkerOptions};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::script::{Script, fails_first, hangs, ok, rejects, takes, waits_for};
 use crate::stage::{Stage, until, work};
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_shuts_down_finishes_what_is_under_way_and_gives_the_rest_back() {
@@ -25,7 +27,7 @@ async fn a_worker_that_shuts_down_finishes_what_is_under_way_and_gives_the_rest_
 
     let loaded = stage.load(saga).await;
     assert_eq!((loaded.owner, loaded.status), (None, Status::Running));
-    assert!(loaded.fold().output("slow").is_some(), "what was under way is recorded");
+    assert!(loaded.fold().output("slow", None).is_some(), "what was under way is recorded");
     assert_eq!(script.log.count("next"), 0, "nothing new was begun");
     let _other = stage.work(&script);
     assert_eq!(stage.outcome(saga).await, Some(Outcome::Completed));
@@ -132,21 +134,41 @@ async fn compensating_sagas_are_claimed_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_saga_of_another_making_is_left_alone() {
-    let old = Script::new().call("a", ok());
+async fn a_worker_does_not_start_that_would_strand_a_saga() {
+    let gate = Arc::new(Semaphore::new(0));
+    let old = Script::new().call("booked", ok()).call("b", waits_for(&gate, ok())).timeout(HOUR);
     let new = Script::new().call("a", ok()).call("b", ok());
     let stage = Stage::new();
-    let saga = stage.start(&old).await;
+    let (older, saga) = stage.play(&old).await;
+    until(|| old.log.count("b") == 1).await;
+    older.dies().await;
 
-    let _newer = stage.work(&new);
-    let fine = stage.start(&new).await;
-    assert_eq!(stage.outcome(fine).await, Some(Outcome::Completed));
-    let loaded = stage.until(saga, |loaded| loaded.owner.is_none()).await;
-    assert!(loaded.journal.is_empty() && loaded.status == Status::Running);
+    let compatibility = stage.sagas(&new).check().await.unwrap();
+    let started = stage.sagas(&new).run(CancellationToken::new()).await;
+
+    assert!(compatibility.to_string().contains("strands 1 sagas at step `booked`"), "{compatibility}");
+    assert!(matches!(started, Err(Error::Strands(_))), "{started:?}");
+    gate.add_permits(2);
     let _older = stage.work(&old);
+    assert_eq!(stage.outcome(saga).await, Some(Outcome::Completed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_goes_on_under_a_newer_definition_that_fits_where_it_stands() {
+    let gate = Arc::new(Semaphore::new(0));
+    let old = Script::new().call("a", ok()).call("b", waits_for(&gate, ok())).timeout(HOUR);
+    let mut new = Script::new().call("a", ok()).call("b", ok()).call("c", ok());
+    (new.definition.version, new.definition.since) = (2, 1);
+    let stage = Stage::new();
+    let (older, saga) = stage.play(&old).await;
+    until(|| old.log.count("b") == 1).await;
+    older.dies().await;
+
+    let newer = stage.work(&new);
 
     assert_eq!(stage.outcome(saga).await, Some(Outcome::Completed));
-    assert_eq!(old.log.lines(), ["a"]);
+    assert_eq!(new.log.lines(), ["b", "c"]);
+    assert!(newer.sagas.check().await.unwrap().is_safe());
 }
 
 #[tokio::test(start_paused = true)]

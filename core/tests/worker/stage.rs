@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends::event::{Event, Outcome};
+use amends::event::{Event, Outcome, ParkReason};
 use amends::memory::MemoryTx;
 use amends::state::State;
 use amends::store::{Loaded, NewSaga, WorkerStore};
@@ -61,15 +61,7 @@ impl<S: WorkerStore<Tx = MemoryTx> + Clone> Stage<S> {
 
     pub(crate) async fn start_with(&self, script: &Script, input: Json) -> SagaId {
         let definition = &script.definition;
-        let saga = NewSaga {
-            id: SagaId::new(),
-            name: definition.name.to_string(),
-            version: definition.version,
-            fingerprint: definition.fingerprint(),
-            key: None,
-            input,
-            trace: None,
-        };
+        let saga = NewSaga::new(definition, input);
         self.store.start(saga, None).await.unwrap().id()
     }
 
@@ -84,6 +76,10 @@ impl<S: WorkerStore<Tx = MemoryTx> + Clone> Stage<S> {
 
     pub(crate) async fn state(&self, saga: SagaId) -> State {
         self.load(saga).await.fold()
+    }
+
+    pub(crate) async fn parked(&self, saga: SagaId) -> Option<ParkReason> {
+        self.state(saga).await.parked.map(|parked| parked.reason)
     }
 
     pub(crate) async fn events(&self, saga: SagaId) -> Vec<Event> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use amends::event::Outcome;
 use amends::memory::MemoryTx;
 use amends::{
-    Capability, Data, Definition, Error, Json, RetryPolicy, Saga, SagaId, Sagas, Started, Step, StepFuture, StepKind,
+    Capability, Data, Definition, Ended, Error, Json, Saga, SagaId, Sagas, Started, Step, StepFuture, StepKind,
     Steps,
 };
 
@@ -17,20 +17,11 @@ struct Greet;
 
 impl Saga for Greet {
     type Input = String;
-    const DEFINITION: &'static Definition = &Definition {
-        name: Cow::Borrowed("greet"),
-        version: 1,
-        steps: Cow::Borrowed(&[Step {
-            name: Cow::Borrowed("hello"),
-            kind: StepKind::Call,
-            after: Cow::Borrowed(&[]),
-            compensation: None,
-            pivot: false,
-            retry: RetryPolicy::STEP,
-            timeout: Definition::DEFAULT_TIMEOUT,
-        }]),
-    };
+    type Output = String;
+    const DEFINITION: &'static Definition = &Definition::new(Cow::Borrowed("greet"), 1, Cow::Borrowed(STEPS));
 }
+
+const STEPS: &[Step] = &[Step::new(Cow::Borrowed("hello"), StepKind::Call)];
 
 impl Steps<MemoryTx> for Greet {
     fn execute<'a>(&'a self, _: usize, _: Capability<'a, MemoryTx>, data: Data) -> StepFuture<'a> {
@@ -56,14 +47,14 @@ async fn a_saga_started_beside_a_worker_runs_at_once() {
     let stage = Stage::new();
     let worker = work(greeter(&stage));
     let first = worker.sagas.start_now(Greet::unkeyed(), &"Ann".to_owned()).await.unwrap().id();
-    assert_eq!(stage.outcome(first).await, Some(Outcome::Completed));
+    assert_eq!(worker.sagas.outcome::<Greet>(first).await.unwrap(), Ended::Completed("hello, Ann".to_owned()));
 
     let began = tokio::time::Instant::now();
     let saga = worker.sagas.start_now(Greet::unkeyed(), &"Bob".to_owned()).await.unwrap().id();
 
     assert_eq!(stage.outcome(saga).await, Some(Outcome::Completed));
     assert!(began.elapsed() < Duration::from_millis(100), "without waiting for a poll");
-    assert_eq!(stage.state(saga).await.output("hello").unwrap().as_str(), r#""hello, Bob""#);
+    assert_eq!(stage.state(saga).await.output("hello", None).unwrap().as_str(), r#""hello, Bob""#);
 }
 
 #[tokio::test(start_paused = true)]

@@ -76,7 +76,7 @@ async fn a_call_in_doubt_whose_compensation_needs_its_output_parks() {
     let (_worker, saga) = stage.play(&script).await;
 
     assert_eq!(stage.rests(saga).await, Status::Parked);
-    assert_eq!(stage.state(saga).await.parked, Some(ParkReason::InDoubt { step: "charge".into() }));
+    assert_eq!(stage.parked(saga).await, Some(ParkReason::InDoubt { step: "charge".into() }));
     assert_eq!(script.log.count("undo charge"), 0, "never undone blindly");
 }
 
@@ -157,5 +157,5 @@ async fn a_compensation_that_gives_up_parks_the_saga() {
 
     assert_eq!(stage.rests(saga).await, Status::Parked);
     assert_eq!(script.log.count("undo charge"), 3);
-    assert_eq!(stage.state(saga).await.parked, Some(ParkReason::CompensationStuck { step: "charge".into() }));
+    assert_eq!(stage.parked(saga).await, Some(ParkReason::CompensationStuck { step: "charge".into() }));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::columns::OutboxColumns;
+use crate::columns::{Bound, OutboxColumns};
 use crate::cursor::{LaneError, Pass, Position, Unpublished};
 use crate::hook;
 
@@ -77,8 +77,23 @@ pub(super) async fn move_to(
 ) -> Result<(), LaneError> {
     let columns: OutboxColumns = unpublished.iter().map(|held| &held.message.message).collect();
     let pass = to.pass.as_ref();
+    let mut bound = Bound::default();
+    bound.add(lane);
+    bound.add(owner);
+    bound.add(epoch);
+    bound.add(&to.prev);
+    bound.add(to.floor);
+    bound.add(pass.map(|pass| &pass.snapshot));
+    bound.add(pass.map(|pass| pass.seq));
+    bound.add(pass.map(|pass| pass.floor));
+    bound.add(lease);
+    bound.add(unpublished.iter().map(|held| held.message.seq).collect::<Vec<_>>());
+    columns.bind(&mut bound);
+    bound.add(unpublished.iter().map(|held| held.message.created_at).collect::<Vec<_>>());
+    bound.add(unpublished.iter().map(|held| i32::from(held.refused)).collect::<Vec<_>>());
+    bound.add(unpublished.iter().map(|held| held.reason.as_str()).collect::<Vec<_>>());
     hook::before("move cursor");
-    let moved: Option<i64> = sqlx::query_scalar(
+    let moved: Option<i64> = sqlx::query_scalar_with(
         "with moved as (
             update amends.cursor set prev = $4::pg_snapshot, floor = $5, pass = $6::pg_snapshot, pass_seq = $7, pass_floor = $8,
                 moved_at = clock_timestamp(), expires_at = clock_timestamp() + $9
@@ -96,27 +111,8 @@ pub(super) async fn move_to(
             on conflict do nothing
          )
          select epoch from moved",
+        bound.finish()?,
     )
-    .bind(lane)
-    .bind(owner)
-    .bind(epoch)
-    .bind(&to.prev)
-    .bind(to.floor)
-    .bind(pass.map(|pass| &pass.snapshot))
-    .bind(pass.map(|pass| pass.seq))
-    .bind(pass.map(|pass| pass.floor))
-    .bind(lease)
-    .bind(unpublished.iter().map(|held| held.message.seq).collect::<Vec<_>>())
-    .bind(&columns.ids)
-    .bind(&columns.keys)
-    .bind(&columns.topics)
-    .bind(&columns.names)
-    .bind(&columns.content_types)
-    .bind(&columns.headers)
-    .bind(&columns.payloads)
-    .bind(unpublished.iter().map(|held| held.message.created_at).collect::<Vec<_>>())
-    .bind(unpublished.iter().map(|held| i32::from(held.refused)).collect::<Vec<_>>())
-    .bind(unpublished.iter().map(|held| held.reason.as_str()).collect::<Vec<_>>())
     .fetch_optional(conn)
     .await?;
     moved.map(drop).ok_or(LaneError::Lost)

@@ -1,15 +1,16 @@
-//! Appends: journal rows, head changes and messages of many sagas in one statement.
+//! Appends: journal rows, head changes, messages and children of many sagas in one statement.
 
 use std::collections::HashMap;
 
 use amends::WorkerId;
-use amends::store::{Append, Appended, Head};
+use amends::store::{Append, Appended};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use crate::columns::{OutboxColumns, millis};
+use crate::columns::{Bound, events, millis, seq};
+use crate::effects::{EffectColumns, effects};
 use crate::hook;
 use crate::writer::Statement;
 
@@ -24,9 +25,12 @@ pub(crate) struct Appends;
 
 /// Everything hangs on the journal rows that were really written: a conflicted append leaves no trace. Rows are inserted
 /// and heads locked in the order of their ids, or two batches could deadlock.
-const APPEND: &str = "
-    with batch as (
-        select * from unnest($1::uuid[], $2::int[], $3::uuid[], $4::bigint[], $5::text[])
+///
+/// A saga that is moved by its own append and woken by another's is one `change`: PostgreSQL updates a row once in a
+/// statement. `$32` holds the ids of all changes, so that only their partitions are looked at. What was made due from outside stays due, but not beyond an end, and not when an adopter has yet to read it.
+const APPEND: &str = concat!(
+    "with batch as (
+        select * from unnest($19::uuid[], $20::int[], $21::uuid[], $22::bigint[], $23::text[])
             as b(saga_id, seq, writer, nonce, events)
     ), written as (
         insert into amends.journal (saga_id, seq, writer, nonce, events)
@@ -34,28 +38,40 @@ const APPEND: &str = "
         on conflict do nothing
         returning saga_id, at
     ), head as (
-        select h.* from unnest($6::uuid[], $7::text[], $8::bigint[], $9::bool[], $10::uuid[])
-            as h(id, status, wake_ms, release, new_owner)
+        select h.* from unnest($24::uuid[], $25::text[], $26::bigint[], $27::bool[], $28::uuid[], $29::uuid[])
+            as h(id, status, wake_ms, release, new_owner, parked_as)
         join written on written.saga_id = h.id
+    ), woken as (
+        select distinct w.id from unnest($30::uuid[], $31::uuid[]) as w(saga_id, id)
+        join written on written.saga_id = w.saga_id
+    ), change as (
+        select coalesce(h.id, w.id) as id, h.id is not null as moves, w.id is not null as wakes,
+            h.status, h.wake_ms, h.release, h.new_owner, h.parked_as
+        from head h full join woken w on w.id = h.id
     ), locked as (
-        select s.id from amends.saga s where s.id in (select id from head) order by s.id for update of s
+        select s.id from amends.saga s where s.id = any($32) and s.id in (select id from change)
+        order by s.id for update of s
     ), moved as (
         update amends.saga s set
-            status = coalesce(h.status, s.status),
-            wake_at = clock_timestamp() + h.wake_ms * interval '1 millisecond',
-            owner = coalesce(h.new_owner, case when not h.release then s.owner end),
-            ended_at = case when h.status in ('completed', 'compensated') then clock_timestamp() end
-        from head h join locked on locked.id = h.id
-        where s.id = h.id
-    ), published as (
-        insert into amends.outbox (id, key, topic, name, content_type, headers, payload)
-        select o.id, o.key, o.topic, o.name, o.content_type, o.headers::json, o.payload
-        from unnest($11::uuid[], $12::uuid[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[])
-            with ordinality as o(saga_id, id, key, topic, name, content_type, headers, payload, position)
-        join written on written.saga_id = o.saga_id
-        order by o.position
-    )
-    select saga_id, at from written";
+            status = coalesce(c.status, s.status),
+            wake_at = case
+                when coalesce(c.status, s.status) in ('completed', 'compensated') then null
+                when c.wakes then clock_timestamp()
+                when c.new_owner is null
+                    then least(s.wake_at, clock_timestamp() + c.wake_ms * interval '1 millisecond')
+            end,
+            owner = coalesce(c.new_owner, case when c.release is not true then s.owner end),
+            ended_at = case
+                when c.status in ('completed', 'compensated') then clock_timestamp()
+                when c.status is null then s.ended_at
+            end,
+            parked_as = case when c.status is null then s.parked_as else c.parked_as end
+        from change c join locked on locked.id = c.id
+        where s.id = any($32) and s.id = c.id and (c.moves or s.status not in ('completed', 'compensated'))
+    ), ",
+    effects!(),
+    " select saga_id, at from written"
+);
 
 /// Which of these rows are our own, written by a statement whose answer was lost?
 const READ_BACK: &str = "
@@ -70,54 +86,35 @@ impl Statement for Appends {
 
     fn bytes(op: &Write) -> usize {
         let messages: usize = op.append.outbox.iter().map(|message| message.payload.len()).sum();
+        let inputs: usize = op.append.starts.iter().map(|saga| saga.input.as_str().len()).sum();
         let outputs = op.append.events.iter().map(|event| match event {
             amends::Event::Succeeded { output, .. } => output.as_str().len(),
             _ => 0,
         });
-        messages + outputs.sum::<usize>()
+        messages + inputs + outputs.sum::<usize>()
     }
 
     async fn perform(&self, conn: &mut PgConnection, writes: &[&Write]) -> Result<Vec<Appended>, sqlx::Error> {
-        let rows = JournalColumns::new(writes)?;
-        let heads: HeadColumns = writes.iter().filter_map(|write| HeadRow::of(write)).collect();
-        let messages: Vec<_> = writes.iter().flat_map(|write| &write.append.outbox).collect();
-        let message_sagas: Vec<_> =
-            writes.iter().flat_map(|write| write.append.outbox.iter().map(|_| write.append.saga.0)).collect();
-        let outbox: OutboxColumns = messages.into_iter().collect();
-
+        let (mut effects, mut rows, mut heads) =
+            (EffectColumns::default(), JournalColumns::default(), HeadColumns::default());
+        for Write { append, new_owner } in writes {
+            effects.push(append)?;
+            rows.push(append)?;
+            heads.push(append, *new_owner);
+        }
+        let mut bound = effects.bind();
+        rows.bind(&mut bound);
+        bound.add(&rows.events);
+        heads.bind(&mut bound);
         hook::before("append");
-        let mut written: HashMap<Uuid, DateTime<Utc>> = sqlx::query_as(APPEND)
-            .bind(&rows.sagas)
-            .bind(&rows.seqs)
-            .bind(&rows.writers)
-            .bind(&rows.nonces)
-            .bind(&rows.events)
-            .bind(&heads.ids)
-            .bind(&heads.statuses)
-            .bind(&heads.wake_ms)
-            .bind(&heads.release)
-            .bind(&heads.new_owners)
-            .bind(&message_sagas)
-            .bind(&outbox.ids)
-            .bind(&outbox.keys)
-            .bind(&outbox.topics)
-            .bind(&outbox.names)
-            .bind(&outbox.content_types)
-            .bind(&outbox.headers)
-            .bind(&outbox.payloads)
-            .fetch_all(&mut *conn)
-            .await?
-            .into_iter()
-            .collect();
+        let mut written: HashMap<Uuid, DateTime<Utc>> =
+            sqlx::query_as_with(APPEND, bound.finish()?).fetch_all(&mut *conn).await?.into_iter().collect();
         if written.len() < writes.len() {
+            let mut bound = Bound::default();
+            rows.bind(&mut bound);
             hook::before("read back");
-            let ours: Vec<(Uuid, DateTime<Utc>)> = sqlx::query_as(READ_BACK)
-                .bind(&rows.sagas)
-                .bind(&rows.seqs)
-                .bind(&rows.writers)
-                .bind(&rows.nonces)
-                .fetch_all(conn)
-                .await?;
+            let ours: Vec<(Uuid, DateTime<Utc>)> =
+                sqlx::query_as_with(READ_BACK, bound.finish()?).fetch_all(conn).await?;
             written.extend(ours);
         }
         let answer =
@@ -136,65 +133,64 @@ struct JournalColumns {
 }
 
 impl JournalColumns {
-    fn new(writes: &[&Write]) -> Result<Self, sqlx::Error> {
-        let mut columns = Self::default();
-        for Write { append, .. } in writes {
-            columns.sagas.push(append.saga.0);
-            columns.seqs.push(seq(append)?);
-            columns.writers.push(append.writer.0);
-            columns.nonces.push(append.nonce);
-            columns.events.push(events(append)?);
-        }
-        Ok(columns)
+    fn push(&mut self, append: &Append) -> Result<(), sqlx::Error> {
+        self.sagas.push(append.saga.0);
+        self.seqs.push(seq(append)?);
+        self.writers.push(append.writer.0);
+        self.nonces.push(append.nonce);
+        self.events.push(events(append)?);
+        Ok(())
+    }
+
+    /// What tells one's own rows; the events come behind.
+    fn bind(&self, bound: &mut Bound) {
+        bound.add(&self.sagas);
+        bound.add(&self.seqs);
+        bound.add(&self.writers);
+        bound.add(&self.nonces);
     }
 }
 
-pub(crate) fn seq(append: &Append) -> Result<i32, sqlx::Error> {
-    i32::try_from(append.seq).map_err(|error| sqlx::Error::Encode(Box::new(error)))
-}
-
-pub(crate) fn events(append: &Append) -> Result<String, sqlx::Error> {
-    serde_json::to_string(&append.events).map_err(|error| sqlx::Error::Encode(Box::new(error)))
-}
-
-struct HeadRow {
-    id: Uuid,
-    head: Option<Head>,
-    new_owner: Option<Uuid>,
-}
-
-impl HeadRow {
-    fn of(write: &Write) -> Option<Self> {
-        let (id, head, new_owner) = (write.append.saga.0, write.append.head, write.new_owner.map(Uuid::from));
-        (head.is_some() || new_owner.is_some()).then_some(Self { id, head, new_owner })
-    }
-}
-
-/// Head changes as arrays of columns.
+/// Head changes and wakes.
 #[derive(Debug, Default)]
-pub(crate) struct HeadColumns {
-    pub(crate) ids: Vec<Uuid>,
-    pub(crate) statuses: Vec<Option<&'static str>>,
-    pub(crate) wake_ms: Vec<Option<i64>>,
-    pub(crate) release: Vec<bool>,
-    pub(crate) new_owners: Vec<Option<Uuid>>,
+struct HeadColumns {
+    ids: Vec<Uuid>,
+    statuses: Vec<Option<&'static str>>,
+    wake_ms: Vec<Option<i64>>,
+    release: Vec<bool>,
+    new_owners: Vec<Option<Uuid>>,
+    parked: Vec<Option<Uuid>>,
+    wakers: Vec<Uuid>,
+    woken: Vec<Uuid>,
 }
 
 impl HeadColumns {
-    fn push(&mut self, row: &HeadRow) {
-        self.ids.push(row.id);
-        self.statuses.push(row.head.map(|head| head.status.as_str()));
-        let wake_in = row.head.and_then(|head| head.wake_in);
-        self.wake_ms.push(wake_in.map(millis));
-        self.release.push(row.head.is_some_and(|head| head.release));
-        self.new_owners.push(row.new_owner);
+    fn push(&mut self, append: &Append, new_owner: Option<WorkerId>) {
+        let head = append.head;
+        if head.is_some() || new_owner.is_some() {
+            self.ids.push(append.saga.0);
+            self.statuses.push(head.map(|head| head.status.as_str()));
+            self.wake_ms.push(head.and_then(|head| head.wake_in).map(millis));
+            self.release.push(head.is_some_and(|head| head.release));
+            self.new_owners.push(new_owner.map(Uuid::from));
+            self.parked.push(head.and_then(|head| head.parked));
+        }
+        if let Some(woken) = append.wakes {
+            self.wakers.push(append.saga.0);
+            self.woken.push(woken.0);
+        }
     }
-}
 
-impl FromIterator<HeadRow> for HeadColumns {
-    fn from_iter<T: IntoIterator<Item = HeadRow>>(rows: T) -> Self {
-        let mut columns = Self::default();
-        rows.into_iter().for_each(|row| columns.push(&row));
-        columns
+    fn bind(&self, bound: &mut Bound) {
+        let touched: Vec<Uuid> = self.ids.iter().chain(&self.woken).copied().collect();
+        bound.add(&self.ids);
+        bound.add(&self.statuses);
+        bound.add(&self.wake_ms);
+        bound.add(&self.release);
+        bound.add(&self.new_owners);
+        bound.add(&self.parked);
+        bound.add(&self.wakers);
+        bound.add(&self.woken);
+        bound.add(touched);
     }
 }

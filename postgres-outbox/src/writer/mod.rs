@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::error::{Fault, fault};
 
-pub(crate) use append::{Appends, Write, events as append_events, seq as append_seq};
+pub(crate) use append::{Appends, Write};
 pub(crate) use release::{Release, Releases};
 pub(crate) use start::Starts;
 

@@ -38,34 +38,31 @@ pub struct StockReserved {
 
 /// reserve (tx) → charge (call) → approve (call, may reject) → ship (tx, pivot).
 pub fn definition(name: &str) -> Definition {
-    let retry =
-        RetryPolicy { attempts: Some(5), first: Duration::from_millis(20), longest: Duration::from_millis(100) };
+    let retry = RetryPolicy {
+        attempts: Some(5),
+        first: Duration::from_millis(20),
+        longest: Duration::from_millis(100),
+        ..RetryPolicy::STEP
+    };
     let step = |name: &'static str, kind, after: &'static [usize], undo: Option<(&'static str, StepKind)>| Step {
-        name: name.into(),
-        kind,
         after: Cow::Borrowed(after),
         compensation: undo.map(|(name, kind)| Compensation {
-            name: name.into(),
-            kind,
-            needs_output: false,
             retry: RetryPolicy { attempts: None, ..retry },
             timeout: Duration::from_secs(10),
+            ..Compensation::new(name.into(), kind)
         }),
         pivot: name == "ship",
         retry,
         timeout: Duration::from_secs(10),
+        ..Step::new(name.into(), kind)
     };
-    Definition {
-        name: name.to_owned().into(),
-        version: 1,
-        steps: vec![
-            step("reserve", StepKind::Tx, &[], Some(("release", StepKind::Tx))),
-            step("charge", StepKind::Call, &[0], Some(("refund", StepKind::Call))),
-            step("approve", StepKind::Call, &[1], None),
-            step("ship", StepKind::Tx, &[2], None),
-        ]
-        .into(),
-    }
+    let steps = vec![
+        step("reserve", StepKind::Tx, &[], Some(("release", StepKind::Tx))),
+        step("charge", StepKind::Call, &[0], Some(("refund", StepKind::Call))),
+        step("approve", StepKind::Call, &[1], None),
+        step("ship", StepKind::Tx, &[2], None),
+    ];
+    Definition::new(name.to_owned().into(), 1, steps.into())
 }
 
 /// The bodies of the saga. `other` stands for another service's database.
@@ -167,15 +164,8 @@ pub async fn place(store: &PgStore, name: &str, order: &Order) -> SagaId {
     use amends::Store;
     let definition = definition(name);
     let mut tx = store.pool().begin().await.unwrap();
-    let saga = NewSaga {
-        id: SagaId::new(),
-        name: name.to_owned(),
-        version: 1,
-        fingerprint: definition.fingerprint(),
-        key: Some(order.id.to_string()),
-        input: Json::encode(order).unwrap(),
-        trace: None,
-    };
+    let key = Some(order.id.to_string());
+    let saga = NewSaga { key, ..NewSaga::new(&definition, Json::encode(order).unwrap()) };
     let id = store.start_in(&mut tx, saga).await.unwrap().id();
     sqlx::query("insert into orders (id, saga) values ($1, $2)")
         .bind(order.id)

@@ -1,4 +1,4 @@
-//! `amends-relay`: publishes the outbox, applies the migrations, says how things stand.
+//! `amends-relay`: publishes the outbox, delivers replies, applies the migrations, says how things stand.
 
 mod http;
 mod settings;
@@ -29,7 +29,7 @@ struct Cli {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Command {
-    /// Publishes the outbox to RabbitMQ. Of several, one works and the others stand by.
+    /// Publishes the outbox to RabbitMQ and takes replies home. Of several, one publishes and the others stand by.
     Run,
     /// Applies the SQL migrations; changes nothing where they are applied.
     Migrate,
@@ -108,7 +108,7 @@ async fn pool(settings: &Settings) -> Result<PgPool, String> {
     };
     // A pool would try again and again and then only say that it took too long.
     PgConnection::connect_with(&options).await.map_err(cannot)?.close().await.map_err(cannot)?;
-    let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(Duration::from_secs(10));
+    let pool = PgPoolOptions::new().max_connections(8).acquire_timeout(Duration::from_secs(10));
     Ok(pool.connect_lazy_with(options))
 }
 

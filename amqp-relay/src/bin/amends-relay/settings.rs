@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use amends_relay::{AmqpUrl, Ordering, QueueTopology, RelayOptions, Topology};
+use amends_relay::{AmqpUrl, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Topology};
 use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -29,6 +29,10 @@ pub(crate) struct Flags {
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     exchange: Option<String>,
+    /// The queue for replies to the requests of sagas, one for each database; empty if there are none.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_queue: Option<String>,
     /// The address of /healthz, /readyz and /metrics; port 0 takes a free one.
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,10 +61,13 @@ pub(crate) struct Settings {
     name: String,
     ordering: Ordering,
     lease_seconds: u64,
-    /// Declare the exchange and the queues at every connection.
+    /// Declare the exchange and all queues at every connection.
     declare: bool,
     /// What `declare` declares beside the exchange.
     queues: Vec<QueueTopology>,
+    /// Empty if no replies are awaited.
+    reply_queue: String,
+    reply_queue_kind: QueueKind,
     source: String,
     lane: i16,
     page: usize,
@@ -73,6 +80,7 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let options = RelayOptions::default();
+        let replies = ReplyQueue::default();
         Self {
             database_url: None,
             amqp_url: None,
@@ -83,6 +91,8 @@ impl Default for Settings {
             lease_seconds: options.lease.as_secs(),
             declare: true,
             queues: Vec::new(),
+            reply_queue: replies.name,
+            reply_queue_kind: replies.kind,
             source: options.source,
             lane: options.lane,
             page: options.page,
@@ -121,6 +131,10 @@ impl Settings {
             ("confirm_seconds", self.confirm_seconds),
             ("poll_millis", self.poll_millis),
         ];
+        // Its name is also a routing key, and that of its dead letters is longer.
+        if self.reply_queue.len() > 250 || self.reply_queue.contains(['*', '#', '\0']) {
+            return Err("`reply_queue` must be shorter than 250 bytes, without `*` and `#`".to_owned());
+        }
         match positive.into_iter().find(|(_, value)| *value == 0) {
             Some((key, _)) => Err(format!("`{key}` must be greater than 0")),
             None => Ok(()),
@@ -148,12 +162,19 @@ impl Settings {
         } else {
             Topology::default()
         };
+        let replies = ReplyQueue {
+            name: self.reply_queue.clone(),
+            kind: self.reply_queue_kind,
+            declare: self.declare,
+            ..ReplyQueue::default()
+        };
         RelayOptions {
             name: self.name.clone(),
             lane: self.lane,
             exchange: self.exchange.clone(),
             source: self.source.clone(),
             topology,
+            replies: (!replies.name.is_empty()).then_some(replies),
             ordering: self.ordering,
             lease: Duration::from_secs(self.lease_seconds),
             page: self.page,

@@ -13,9 +13,9 @@ impl Trip {
     }
 
     #[step(call, compensate = none)]
-    async fn hotel(&self, _call: &Call, flight: &Seat) -> StepResult<Seat> {
+    async fn hotel(&self, _call: &Call, flight: &Seat) -> StepResult<()> {
         let _ = flight;
-        Ok(Seat)
+        Ok(())
     }
 }
 

@@ -9,6 +9,11 @@ impl Trip {
     async fn flight(&self, _call: &Call) -> StepResult<Seat> {
         Ok(Seat)
     }
+
+    #[step(call, compensate = none)]
+    async fn hotel(&self, _call: &Call) -> StepResult<()> {
+        Ok(())
+    }
 }
 
 fn main() {

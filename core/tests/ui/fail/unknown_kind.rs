@@ -4,7 +4,7 @@ struct Trip;
 
 #[saga(name = "trip", version = 1, input = u8)]
 impl Trip {
-    #[step(request, compensate = none)]
+    #[step(timer, compensate = none)]
     async fn flight(&self, _call: &Call) -> StepResult<u8> {
         Ok(1)
     }

@@ -32,5 +32,5 @@ trip!(Flight, "flight", String, fly, usize);
 trip!(Ride, "ride", String, ride, usize);
 
 fn main() {
-    assert_eq!((Flight::FLY, Ride::RIDE), ("fly", "ride"));
+    assert_eq!((Flight::FLY.name(), Ride::RIDE.name()), ("fly", "ride"));
 }

@@ -64,6 +64,6 @@ async fn main() {
     assert!(trip.r#try(&call, &10).await.is_err());
     trip.tell(&call, &2, &7).await.unwrap();
     assert_eq!(trip.r#yield(&call, None, &2).await.unwrap(), 2);
-    assert_eq!((Trip::TRY, Trip::TELL), ("try", 1));
+    assert_eq!((Trip::TRY.name(), Trip::TELL), ("try", 1));
     assert_eq!(Trip::DEFINITION.to_string(), "saga trip v3\n  call try, undone by call yield\n  call say-so after try");
 }

@@ -1,0 +1,166 @@
+//! A message as a handler receives it, and the answer to it.
+
+use std::collections::BTreeMap;
+
+use amends::{CORRELATION_HEADER, IDEMPOTENCY_HEADER, Message, OutboxMessage, Rejection, sanitize};
+use lapin::message::Delivery;
+use lapin::types::ShortString;
+use serde::{Deserialize, Serialize};
+
+use crate::HandlerError;
+use crate::envelope::{self, KEY_HEADER, SEQ_HEADER};
+use crate::replies::{OUTCOME_HEADER, REJECTED};
+
+/// A message as it arrived.
+#[derive(Debug, Clone, Default)]
+pub struct Incoming {
+    /// Its id; copies of one message have the same.
+    pub id: String,
+    /// Its type, such as `stock.reserved`.
+    pub name: String,
+    /// Its ordering key.
+    pub key: Option<String>,
+    /// Its place in the outbox it came from.
+    pub seq: Option<i64>,
+    /// The broker has delivered it before.
+    pub redelivered: bool,
+    /// What an answer to it must carry to find home; of an answer, what it answers.
+    pub correlation: Option<String>,
+    /// The routing key under which it wants to be answered; see [`reply`](Self::reply).
+    pub reply_to: Option<String>,
+    /// A request that is asked again comes as another message, with another id and the same key here: whoever answers it
+    /// does the work once for a key, and answers every time.
+    pub idempotency_key: Option<String>,
+    /// Its headers that are texts or whole numbers.
+    pub headers: BTreeMap<String, String>,
+    /// What it says.
+    pub payload: Vec<u8>,
+}
+
+impl Incoming {
+    /// Reads it as a message of type `M`; `None` if it is of another type.
+    ///
+    /// # Errors
+    /// [`HandlerError::Reject`] if it is of this type by name but cannot be read.
+    pub fn read<M: Message>(&self) -> Result<Option<M>, HandlerError> {
+        if self.name != M::NAME {
+            return Ok(None);
+        }
+        let read = serde_json::from_slice(&self.payload);
+        read.map(Some)
+            .map_err(|error| HandlerError::Reject(format!("message {} is no `{}`: {error}", self.id, M::NAME)))
+    }
+
+    /// The answer *done*, with what the step of the saga that asked returns; `None` if nobody asked.
+    ///
+    /// It is published through the outbox in the handler's own transaction, so that the work and its answer commit together:
+    ///
+    /// ```
+    /// # use amends::Message;
+    /// # use amends_postgres::Outbox;
+    /// # use amends_relay::{Handler, HandlerError, Incoming};
+    /// # use serde::{Deserialize, Serialize};
+    /// # use sqlx::PgConnection;
+    /// #[derive(Serialize, Deserialize, Message)]
+    /// #[message(name = "parcel.ship")]
+    /// struct ShipParcel { order: i64, kilograms: u32 }
+    ///
+    /// #[derive(Serialize, Deserialize, Message)]
+    /// #[message(name = "parcel.shipped")]
+    /// struct ParcelShipped { tracking: String }
+    ///
+    /// struct Courier;
+    ///
+    /// #[async_trait::async_trait]
+    /// impl Handler for Courier {
+    ///     async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
+    ///         let Some(parcel) = message.read::<ShipParcel>()? else { return Ok(()) };
+    ///         let reply = if parcel.kilograms > 30 {
+    ///             message.reject("too_heavy", "a parcel weighs 30 kg at most")?
+    ///         } else {
+    ///             message.reply(&ParcelShipped { tracking: format!("DE-{}", parcel.order) })?
+    ///         };
+    ///         Outbox::publish_all(tx, reply.as_slice()).await?;
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`HandlerError::Reject`] if the answer has no JSON form that can be stored.
+    pub fn reply<M: Message>(&self, answer: &M) -> Result<Option<OutboxMessage>, HandlerError> {
+        let (Some(reply_to), Some(correlation)) = (&self.reply_to, &self.correlation) else { return Ok(None) };
+        let mut message = OutboxMessage::new(answer)?;
+        message.topic.clone_from(reply_to);
+        // Answers to one request keep their order.
+        message.key = Some(correlation.clone());
+        message.headers.insert(CORRELATION_HEADER.to_owned(), correlation.clone());
+        Ok(Some(message))
+    }
+
+    /// The answer *no*: it was not done, and will not be; `None` if nobody asked. See [`reply`](Self::reply).
+    ///
+    /// # Errors
+    /// As [`reply`](Self::reply).
+    pub fn reject(
+        &self,
+        code: impl Into<String>,
+        message: impl AsRef<str>,
+    ) -> Result<Option<OutboxMessage>, HandlerError> {
+        let rejection = Rejection { message: sanitize(message.as_ref()), ..Rejection::new(code) };
+        let reply = self.reply(&Refused(rejection))?;
+        Ok(reply.map(|mut reply| {
+            reply.headers.insert(OUTCOME_HEADER.to_owned(), REJECTED.to_owned());
+            reply
+        }))
+    }
+
+    pub(crate) fn of(delivery: &Delivery) -> Result<Self, String> {
+        let properties = &delivery.properties;
+        let text = |value: &Option<ShortString>| value.as_ref().map(|value| sanitize(value.as_str()));
+        let headers = envelope::headers(properties);
+        let header = |name: &str| headers.get(name).cloned();
+        Ok(Self {
+            id: text(properties.message_id()).ok_or("it has no message id, so nobody could tell its copies apart")?,
+            name: text(properties.kind()).unwrap_or_else(|| sanitize(delivery.routing_key.as_str())),
+            key: header(KEY_HEADER),
+            seq: header(SEQ_HEADER).and_then(|seq| seq.parse().ok()),
+            redelivered: delivery.redelivered,
+            correlation: header(CORRELATION_HEADER).or_else(|| text(properties.correlation_id())),
+            reply_to: text(properties.reply_to()),
+            idempotency_key: header(IDEMPOTENCY_HEADER),
+            headers,
+            payload: delivery.data.clone(),
+        })
+    }
+}
+
+/// A rejection on the wire.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct Refused(Rejection);
+
+impl Message for Refused {
+    const NAME: &'static str = "amends.rejected";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Incoming {
+        let (correlation, reply_to) = (Some("saga/ship#1".to_owned()), Some("home".to_owned()));
+        Incoming { correlation, reply_to, ..Incoming::default() }
+    }
+
+    #[test]
+    fn an_answer_finds_home_and_none_is_made_where_nobody_asked() {
+        let reply = asked().reject("no", "never\0").unwrap().unwrap();
+        assert_eq!((reply.topic.as_str(), reply.key.as_deref()), ("home", Some("saga/ship#1")));
+        assert_eq!(reply.headers[CORRELATION_HEADER], "saga/ship#1");
+        assert_eq!(reply.headers[OUTCOME_HEADER], REJECTED);
+        assert_eq!(reply.payload, r#"{"code":"no","message":"never␀"}"#.as_bytes());
+        assert!(Incoming { reply_to: None, ..asked() }.reject("no", "").unwrap().is_none());
+        assert!(Incoming { correlation: None, ..asked() }.reject("no", "").unwrap().is_none());
+    }
+}

@@ -1,0 +1,216 @@
+//! Back to where it began, or to a savepoint.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::view::{View, When, attempt, await_answer};
+use super::{Action, Node, Phase};
+use crate::definition::{Alternate, Step, StepKind};
+use crate::event::{Outcome, ParkReason};
+use crate::state::{Attempts, Forward, Undo, split_name};
+
+/// A worker's idea of the database's clock may be ahead by this much, so that it begins a delayed step too early.
+const CLOCK_ERROR: TimeDelta = TimeDelta::seconds(1);
+
+/// What is known of a step once the saga has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Happened,
+    DidNot,
+    Unknown,
+}
+
+/// Where a failing saga goes back to.
+struct Retreat<'a> {
+    /// The paths that are given up for their alternates; if there are none, everything is undone.
+    given_up: Vec<&'a Alternate>,
+}
+
+impl Retreat<'_> {
+    fn covers(&self, step: usize) -> bool {
+        self.given_up.is_empty() || self.given_up.iter().any(|alternate| alternate.primary.contains(&step))
+    }
+}
+
+enum Settling {
+    Settled,
+    Running(Vec<Action>),
+    Stuck(ParkReason),
+}
+
+impl View<'_> {
+    pub(super) fn backward(&self, failed: (i64, DateTime<Utc>)) -> Vec<Action> {
+        let retreat = Retreat { given_up: self.alternates_left() };
+        let nodes: Vec<_> = self
+            .steps()
+            .filter(|(step, _)| retreat.covers(*step))
+            .flat_map(|(step, _)| self.verdicts(step, failed))
+            .collect();
+        match self.settle(&nodes) {
+            Settling::Running(actions) => return actions,
+            Settling::Stuck(reason) => return vec![Action::Park(reason)],
+            Settling::Settled => {}
+        }
+        match self.compensate(&nodes) {
+            Settling::Running(actions) => actions,
+            Settling::Stuck(reason) => vec![Action::Park(reason)],
+            Settling::Settled if retreat.given_up.is_empty() => vec![Action::End(Outcome::Compensated)],
+            Settling::Settled => retreat.given_up.into_iter().map(|alternate| self.divert(alternate)).collect(),
+        }
+    }
+
+    /// The innermost path around each failure that has an alternate; none, if a failure has none or the saga was cancelled.
+    fn alternates_left(&self) -> Vec<&Alternate> {
+        let mut given_up: Vec<&Alternate> = Vec::new();
+        if self.alternates.is_empty() || self.state.cancelled_at.is_some() {
+            return given_up;
+        }
+        for name in &self.state.failed {
+            let step = self.index(name);
+            let around = self.alternates.iter().filter(|it| !self.is_diverted(it) && step.is_some_and(|step| it.primary.contains(&step)));
+            let Some(innermost) = around.min_by_key(|it| it.primary.len()) else { return Vec::new() };
+            if !given_up.iter().any(|it| it.step == innermost.step) {
+                given_up.push(innermost);
+            }
+        }
+        given_up
+    }
+
+    fn divert(&self, alternate: &Alternate) -> Action {
+        let is_on_it = |name: &&String| self.index(name).is_some_and(|step| alternate.primary.contains(&step));
+        Action::Divert { step: alternate.step, abandoned: self.state.failed.iter().filter(is_on_it).cloned().collect() }
+    }
+
+    fn index(&self, name: &str) -> Option<usize> {
+        Some(self.definition.step(split_name(name).0)?.0)
+    }
+
+    /// What is known of a step, or of each of its items.
+    pub(super) fn verdicts(&self, step: usize, failed: (i64, DateTime<Utc>)) -> Vec<(Node, Verdict)> {
+        let begun = self.window(step, Some(failed.0));
+        self.nodes(step).map(|node| (node, self.verdict(node, failed, begun.contains(&node)))).collect()
+    }
+
+    /// A call counts as started as soon as it was ready: its worker may have died between effect and record. What waits
+    /// for an answer has begun only when its record says so, since the message went with it.
+    fn verdict(&self, node: Node, (failed_seq, failed_at): (i64, DateTime<Utc>), in_window: bool) -> Verdict {
+        let step = self.step(node);
+        if step.kind.is_certain() {
+            let happened = matches!(self.forward_of(node), Forward::Succeeded { made_up: false, .. });
+            return if happened { Verdict::Happened } else { Verdict::DidNot };
+        }
+        match self.forward_of(node) {
+            Forward::Succeeded { made_up: true, .. } | Forward::Absent { .. } => Verdict::DidNot,
+            Forward::Succeeded { .. } => Verdict::Happened,
+            // Its items could not be counted, so none of them began.
+            _ if step.for_each.is_some() && node.item.is_none() => Verdict::DidNot,
+            Forward::GaveUp { .. } | Forward::Waiting(_) => Verdict::Unknown,
+            Forward::Skipped { attempt: 0, .. } => Verdict::DidNot,
+            Forward::Skipped { attempt, adopted_at, .. } | Forward::Rejected { attempt, adopted_at, .. } => {
+                if self.is_definite(node, *attempt, *adopted_at) { Verdict::DidNot } else { Verdict::Unknown }
+            }
+            Forward::Pending(attempts) if attempts.failed > 0 => Verdict::Unknown,
+            Forward::Pending(_) if step.kind.waits() || !in_window || !self.is_open(node.step) => Verdict::DidNot,
+            Forward::Pending(_) => match self.ready_at(node.step, When::First) {
+                Some((ready, at)) if ready < failed_seq && !self.is_left_out(node.step) => {
+                    let too_early = self.delayed(node.step, at).is_some_and(|due| due > failed_at + CLOCK_ERROR);
+                    if too_early { Verdict::DidNot } else { Verdict::Unknown }
+                }
+                _ => Verdict::DidNot,
+            },
+        }
+    }
+
+    /// Only the answer to a first attempt is: otherwise an earlier request may still arrive (model: adoption.py).
+    fn is_definite(&self, node: Node, attempt: u32, adopted_at: i64) -> bool {
+        match self.step(node).kind {
+            // The child itself says so.
+            StepKind::Child => true,
+            // A message is sent once, with the record that it was.
+            StepKind::Request => attempt == 1,
+            _ => attempt == 1 && self.ready_at(node.step, When::First).is_some_and(|(ready, _)| adopted_at <= ready),
+        }
+    }
+
+    /// An unknown outcome that cannot be undone blindly is found out first.
+    fn settle(&self, nodes: &[(Node, Verdict)]) -> Settling {
+        let (mut running, mut stuck) = (Vec::new(), None);
+        for &(node, verdict) in nodes {
+            if verdict != Verdict::Unknown {
+                continue;
+            }
+            let step = self.step(node);
+            match self.forward_of(node) {
+                // What has been said already is listened to, whoever asks.
+                Forward::Waiting(waiting) if waiting.answer.is_some() => {
+                    running.push(await_answer(node, Phase::Forward, waiting));
+                }
+                _ if !step.must_know() => {}
+                Forward::Waiting(waiting) => running.push(await_answer(node, Phase::Forward, waiting)),
+                forward => match self.find_out(node, step, forward) {
+                    Some(action) => running.push(action),
+                    None => stuck = stuck.or_else(|| Some(ParkReason::InDoubt { step: self.name(node) })),
+                },
+            }
+        }
+        outcome(running, stuck)
+    }
+
+    /// By its probe where it has one, otherwise by asking again under the same key.
+    fn find_out(&self, node: Node, step: &Step, forward: &Forward) -> Option<Action> {
+        if step.probe.is_none() {
+            return match forward {
+                Forward::Pending(_) => self.run(node),
+                _ => None,
+            };
+        }
+        match self.record(node).map(|record| &record.probe) {
+            None => Some(Action::Probe(attempt(node, Attempts::default()))),
+            Some(Undo::Pending(attempts)) => Some(Action::Probe(attempt(node, *attempts))),
+            Some(_) => None,
+        }
+    }
+
+    /// Reverse topological order, parallel where forward was parallel.
+    fn compensate(&self, nodes: &[(Node, Verdict)]) -> Settling {
+        let is_open = |(node, verdict): &&(Node, Verdict)| {
+            *verdict != Verdict::DidNot && self.step(*node).compensation.is_some() && *self.undo_of(*node) != Undo::Done
+        };
+        let open: Vec<Node> = nodes.iter().filter(is_open).map(|(node, _)| *node).collect();
+        let mut blocked = vec![false; self.definition.steps.len()];
+        for node in &open {
+            self.block_before(&mut blocked, node.step);
+        }
+        let (mut running, mut stuck) = (Vec::new(), None);
+        for node in open.into_iter().filter(|node| !blocked[node.step]).rev() {
+            match self.undo_of(node) {
+                Undo::Pending(attempts) => running.push(Action::Compensate(attempt(node, *attempts))),
+                Undo::Waiting(waiting) => running.push(await_answer(node, Phase::Undo, waiting)),
+                Undo::Done => {}
+                Undo::GaveUp { .. } => stuck = Some(ParkReason::CompensationStuck { step: self.name(node) }),
+            }
+        }
+        outcome(running, stuck)
+    }
+
+    /// What came before a step, also what was taken in the place of it, is undone after it.
+    fn block_before(&self, blocked: &mut [bool], step: usize) {
+        for &before in self.definition.steps[step].after.iter() {
+            let instead = std::iter::successors(Some(before), |step| self.taken_instead(*step));
+            for before in instead {
+                if !blocked[before] {
+                    blocked[before] = true;
+                    self.block_before(blocked, before);
+                }
+            }
+        }
+    }
+}
+
+/// What is stuck waits for what still runs.
+fn outcome(running: Vec<Action>, stuck: Option<ParkReason>) -> Settling {
+    match (running.is_empty(), stuck) {
+        (false, _) => Settling::Running(running),
+        (true, Some(reason)) => Settling::Stuck(reason),
+        (true, None) => Settling::Settled,
+    }
+}

@@ -1,0 +1,154 @@
+//! What a step returns that begins something and waits for the answer: a request, a signal, another saga.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::message::{Message, OutboxMessage};
+use crate::saga::{Begin, Saga};
+use crate::store::{NewSaga, Priority};
+use crate::{Error, SagaId, StepResult, StepError};
+
+/// A message that is sent through the outbox and answered by a message `R`; the body of a `request` step returns it.
+///
+/// The message is written in the transaction that records that the step has begun. The saga then sleeps in the database
+/// until the reply; no worker holds it.
+#[must_use]
+pub struct Request<M, R> {
+    message: Result<OutboxMessage, Error>,
+    reply: PhantomData<fn(M) -> R>,
+}
+
+impl<M: Message, R> Request<M, R> {
+    /// Asks for this. A message that cannot be stored fails the attempt.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever asks makes the message for it")]
+    pub fn new(message: M) -> Self {
+        Self { message: OutboxMessage::new(&message), reply: PhantomData }
+    }
+}
+
+/// Waits for somebody to send a `T` with [`Sagas::signal`](crate::Sagas::signal); the body of a `signal` step returns it.
+#[must_use]
+pub struct Signal<T>(PhantomData<fn() -> T>);
+
+impl<T> Signal<T> {
+    /// Waits for one.
+    pub fn wait() -> Self {
+        Self(PhantomData)
+    }
+}
+
+/// Another saga that is started as a step, and waited for; the body of a `child` step returns it.
+///
+/// It starts in the transaction that records that the step has begun. Its output is the step's output. If it ends
+/// compensated, the step is rejected. If the saga that started it is undone, it is undone too, even if it had completed.
+#[must_use]
+pub struct Child<G> {
+    saga: Result<NewSaga, Error>,
+    kind: PhantomData<fn() -> G>,
+}
+
+impl<G: Saga> Child<G> {
+    /// Starts `G` with this input.
+    pub fn new(input: &G::Input) -> Self {
+        Self { saga: crate::sagas::new_saga::<G>(G::unkeyed(), input), kind: PhantomData }
+    }
+}
+
+/// How the body of a step that waits ends: with what it begins.
+///
+/// `K` is the kind of the step; see [`kind`].
+#[diagnostic::on_unimplemented(
+    message = "a `{K}` step does not return `{Self}`",
+    label = "a `request` step returns `Request<Command, Reply>`, a `signal` step `Signal<T>`, a `child` step `Child<Saga>`",
+    note = "or a `StepResult` of it"
+)]
+pub trait Begins<K> {
+    /// What the step returns once the answer has come.
+    type Output: Serialize + DeserializeOwned;
+
+    /// What it begins.
+    ///
+    /// # Errors
+    /// Returns the error of the body, or [`StepError::Data`] if the message or the input cannot be stored.
+    fn begin(self) -> StepResult<Begin>;
+}
+
+/// The kinds of steps that wait for an answer.
+pub mod kind {
+    /// A `request` step.
+    #[derive(Debug)]
+    #[allow(non_camel_case_types)]
+    pub enum request {}
+    /// A `signal` step.
+    #[derive(Debug)]
+    #[allow(non_camel_case_types)]
+    pub enum signal {}
+    /// A `child` step.
+    #[derive(Debug)]
+    #[allow(non_camel_case_types)]
+    pub enum child {}
+}
+
+impl<M: Message, R: Serialize + DeserializeOwned> Begins<kind::request> for Request<M, R> {
+    type Output = R;
+
+    fn begin(self) -> StepResult<Begin> {
+        self.message.map(Begin::Message).map_err(StepError::from_data)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Begins<kind::signal> for Signal<T> {
+    type Output = T;
+
+    fn begin(self) -> StepResult<Begin> {
+        Ok(Begin::Listen)
+    }
+}
+
+impl<G: Saga> Begins<kind::child> for Child<G> {
+    type Output = G::Output;
+
+    fn begin(self) -> StepResult<Begin> {
+        self.saga.map(|saga| Begin::Saga(Box::new(saga))).map_err(StepError::from_data)
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<K, B: Begins<K>, E: Into<StepError>> Begins<K> for Result<B, E> {
+    type Output = B::Output;
+
+    fn begin(self) -> StepResult<Begin> {
+        self.map_err(Into::into)?.begin()
+    }
+}
+
+impl Begin {
+    /// The saga that it starts, as a child of `parent`.
+    pub(crate) fn child_of(self, parent: SagaId, priority: Priority) -> Option<NewSaga> {
+        match self {
+            Self::Saga(saga) => Some(NewSaga { parent: Some(parent), priority, ..*saga }),
+            _ => None,
+        }
+    }
+}
+
+impl<M, R> fmt::Debug for Request<M, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Request").field(&self.message).finish()
+    }
+}
+
+impl<T> fmt::Debug for Signal<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signal")
+    }
+}
+
+impl<G> fmt::Debug for Child<G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Child").field(&self.saga).finish()
+    }
+}

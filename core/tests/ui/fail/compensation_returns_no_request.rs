@@ -1,0 +1,20 @@
+use amends::{Call, StepResult, saga};
+
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = u8)]
+impl Trip {
+    #[step(call, compensate = leave)]
+    async fn flight(&self, _call: &Call) -> StepResult<u8> {
+        Ok(1)
+    }
+
+    #[compensate]
+    fn leave(&self) -> StepResult<()> {
+        Ok(())
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}

@@ -1,0 +1,15 @@
+use amends::{Signal, saga};
+
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = u8)]
+impl Trip {
+    #[step(signal, for_each = input.lines)]
+    fn wait(&self) -> Signal<u8> {
+        Signal::wait()
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}

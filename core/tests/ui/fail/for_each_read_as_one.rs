@@ -1,0 +1,21 @@
+use amends::{Call, StepResult, saga};
+
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = Vec<u8>)]
+impl Trip {
+    #[step(call, compensate = none, for_each = input)]
+    async fn flight(&self, _call: &Call) -> StepResult<u8> {
+        Ok(1)
+    }
+
+    #[step(call, compensate = none)]
+    async fn hotel(&self, _call: &Call, flight: &u8) -> StepResult<u8> {
+        let _ = flight;
+        Ok(1)
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}

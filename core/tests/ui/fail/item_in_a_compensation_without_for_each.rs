@@ -1,0 +1,21 @@
+use amends::{Call, StepResult, saga};
+
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = u8)]
+impl Trip {
+    #[step(call, compensate = leave)]
+    async fn flight(&self, _call: &Call) -> StepResult<u8> {
+        Ok(1)
+    }
+
+    #[compensate]
+    async fn leave(&self, _call: &Call, item: &u8) -> StepResult<()> {
+        let _ = item;
+        Ok(())
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}

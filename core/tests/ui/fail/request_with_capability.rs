@@ -1,0 +1,20 @@
+use amends::{Call, Message, Request, saga};
+
+#[derive(serde::Serialize, serde::Deserialize, Message)]
+#[message(name = "ask")]
+struct Ask;
+
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = u8)]
+impl Trip {
+    #[step(request, compensate = none)]
+    fn ask(&self, _call: &Call) -> Request<Ask, u8> {
+        let _ = _call;
+        Request::new(Ask)
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}

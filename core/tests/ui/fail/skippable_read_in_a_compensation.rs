@@ -1,0 +1,26 @@
+use amends::{Call, StepResult, saga};
+
+struct Trip;
+
+#[saga(name = "trip", version = 1, input = u8)]
+impl Trip {
+    #[step(call, compensate = none, skippable)]
+    async fn flight(&self, _call: &Call) -> StepResult<u8> {
+        Ok(1)
+    }
+
+    #[step(call, compensate = leave)]
+    async fn hotel(&self, _call: &Call) -> StepResult<u8> {
+        Ok(1)
+    }
+
+    #[compensate]
+    async fn leave(&self, _call: &Call, flight: &u8) -> StepResult<()> {
+        let _ = flight;
+        Ok(())
+    }
+}
+
+fn main() {
+    let _ = Trip;
+}
