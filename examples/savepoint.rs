@@ -126,7 +126,8 @@ async fn without_a_room_at_the_airport_it_goes_back_to_the_savepoint_and_takes_t
           call airport_hotel after flight, undone by call leave_airport_hotel, else station_hotel
           call train after register, undone by call cancel_train
           call station_hotel after train, undone by call leave_station_hotel
-          call pay after airport_hotel, pivot"#]].assert_eq(&Attend::DEFINITION.to_string());
+          call pay after airport_hotel, pivot"#]]
+    .assert_eq(&Attend::DEFINITION.to_string());
     let sagas = Sagas::builder(MemoryStore::new()).register(Attend::default()).build().expect("it is sound");
     let worker = tokio::spawn({
         let sagas = sagas.clone();

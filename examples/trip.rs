@@ -41,7 +41,11 @@ impl BookTrip {
     /// Who goes to an island needs none.
     #[step(call, after = start, skippable, compensate = cancel_car)]
     async fn car(&self, call: &Call, input: &Trip) -> StepResult<Booking> {
-        if input.to.ends_with("island") { Err(amends::skip("no roads")) } else { self.agency.book(call, "car", &input.to) }
+        if input.to.ends_with("island") {
+            Err(amends::skip("no roads"))
+        } else {
+            self.agency.book(call, "car", &input.to)
+        }
     }
 
     #[step(call, pivot, after = [flight, hotel, car], timeout = "10s")]
@@ -77,7 +81,10 @@ impl Agency {
         if what == "hotel" && to == "Atlantis" {
             return Err(reject("no_rooms"));
         }
-        self.booked.lock().map_err(|_| amends::StepError::retry("the agency is closed"))?.insert(call.step_key().into());
+        self.booked
+            .lock()
+            .map_err(|_| amends::StepError::retry("the agency is closed"))?
+            .insert(call.step_key().into());
         Ok(Booking { reference: format!("{what} to {to}") })
     }
 
@@ -117,13 +124,16 @@ async fn only_the_trip_without_a_hotel_is_given_back() {
           call flight, undone by call cancel_flight
           call hotel, undone by call cancel_hotel
           call car, skippable, undone by call cancel_car
-          call pay after flight, hotel, car, pivot"#]].assert_eq(&BookTrip::DEFINITION.to_string());
+          call pay after flight, hotel, car, pivot"#]]
+    .assert_eq(&BookTrip::DEFINITION.to_string());
     let sagas = Sagas::builder(MemoryStore::new()).register(BookTrip::default()).build().expect("it is sound");
     let worker = tokio::spawn({
         let sagas = sagas.clone();
         async move { sagas.run(CancellationToken::new()).await }
     });
     let all = book(&sagas).await.expect("the store is there");
-    assert!(matches!(&all[..], [Ended::Completed(_), Ended::Completed(paid), Ended::Compensated(_)] if paid.contains("on foot")));
+    assert!(
+        matches!(&all[..], [Ended::Completed(_), Ended::Completed(paid), Ended::Compensated(_)] if paid.contains("on foot"))
+    );
     worker.abort();
 }

@@ -36,7 +36,9 @@ pub struct Correlation {
 
 /// A text is no [`Correlation`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{0}` is not the correlation of a request; a participant sends back the header `{CORRELATION_HEADER}` as it came")]
+#[error(
+    "`{0}` is not the correlation of a request; a participant sends back the header `{CORRELATION_HEADER}` as it came"
+)]
 pub struct CorrelationError(String);
 
 impl fmt::Display for Correlation {
@@ -56,7 +58,12 @@ impl FromStr for Correlation {
             // A step's name has no slash.
             let (step, undo) = step.strip_suffix("/undo").map_or((step, false), |step| (step, true));
             let named = !step.is_empty() && !step.contains('/');
-            named.then_some(Self { saga: saga.parse().ok()?, step: step.to_owned(), undo, attempt: attempt.parse().ok()? })
+            named.then_some(Self {
+                saga: saga.parse().ok()?,
+                step: step.to_owned(),
+                undo,
+                attempt: attempt.parse().ok()?,
+            })
         };
         parse().ok_or_else(|| CorrelationError(crate::sanitize(text)))
     }

@@ -173,14 +173,7 @@ impl Definition {
 
     /// A definition without options.
     pub const fn new(name: Cow<'static, str>, version: u32, steps: Cow<'static, [Step]>) -> Self {
-        Self {
-            name,
-            version,
-            since: version,
-            steps,
-            deadline: None,
-            schedule: None,
-        }
+        Self { name, version, since: version, steps, deadline: None, schedule: None }
     }
 
     /// The step of that name.

@@ -83,12 +83,15 @@ pub use error::{Error, StepError, StepResult, StoreError, reject, reject_with, s
 pub use event::{Answer, Event, Outcome, Rejection};
 pub use ids::{MessageId, SagaId, WorkerId};
 pub use json::{Json, JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, sanitize};
+pub use list::MAX_ITEMS;
 pub use memory::MemoryStore;
 pub use message::{Message, OutboxMessage};
 pub use retry::RetryPolicy;
-pub use list::MAX_ITEMS;
 pub use saga::{Begin, Capability, Data, Key, ProbeFuture, Saga, StepFuture, StepRef, Steps};
-pub use sagas::{Compatibility, CompatibilityLine, Compensated, Ended, PlannedUndo, Resolution, Resolved, Sagas, SagasBuilder, UndoPlan};
+pub use sagas::{
+    Compatibility, CompatibilityLine, Compensated, Ended, PlannedUndo, Resolution, Resolved, Sagas, SagasBuilder,
+    UndoPlan,
+};
 pub use schedule::{Schedule, Tick};
 pub use store::{Lock, Priority, Started, Status, StepTransaction, Store};
 pub use waits::{Child, Request, Signal};

@@ -9,7 +9,10 @@ pub use serde::{Serialize, de::DeserializeOwned};
 
 pub use crate::waits::{Begins, kind};
 
-use crate::{Begin, Call, Child, Definition, Json, Message, Request, Saga, Signal, Step, StepError, StepResult};
+use crate::Tick;
+use crate::{
+    Begin, Call, Child, Definition, Json, Message, Request, Saga, Schedule, Signal, Step, StepError, StepResult,
+};
 
 /// A definition with options; in a constant no field with a destructor may be replaced.
 pub const fn definition(
@@ -17,12 +20,41 @@ pub const fn definition(
     version: u32,
     since: u32,
     deadline: Option<Duration>,
+    schedule: Option<Scheduled>,
     steps: &'static [Step],
 ) -> Definition {
-    let mut definition = Definition::new(Cow::Borrowed(name), version, Cow::Borrowed(steps));
-    definition.since = since;
-    definition.deadline = deadline;
-    definition
+    let schedule = match schedule {
+        Some(Scheduled::Every(every)) => Some(Schedule::Every(every)),
+        Some(Scheduled::Cron(line)) => Some(Schedule::Cron(Cow::Borrowed(line))),
+        None => None,
+    };
+    Definition { name: Cow::Borrowed(name), version, since, steps: Cow::Borrowed(steps), deadline, schedule }
+}
+
+/// A [`Schedule`] that can be an argument of a constant function.
+#[derive(Debug, Clone, Copy)]
+pub enum Scheduled {
+    /// So often.
+    Every(Duration),
+    /// By a cron line.
+    Cron(&'static str),
+}
+
+/// What a saga is started with that starts by itself.
+#[diagnostic::on_unimplemented(
+    message = "a saga that starts by itself is started with what is made of an `amends::Tick`, and `{Self}` is not",
+    label = "implement `From<amends::Tick>` for it, or take `amends::Tick` itself"
+)]
+pub trait OfTick {
+    /// The input for that time.
+    fn of_tick(tick: Tick) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: From<Tick>> OfTick for T {
+    fn of_tick(tick: Tick) -> Self {
+        tick.into()
+    }
 }
 
 /// What a step's method returns when it succeeds.

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -149,6 +150,8 @@ impl<S: WorkerStore> Sagas<S> {
         if !compatibility.is_safe() {
             return Err(Error::Strands(compatibility.to_string()));
         }
+        let definitions: Vec<_> = self.kinds.values().map(|kind| &*kind.definition).collect();
+        self.store.define(&definitions).await?;
         let (store, kinds, hints) = (Arc::clone(&self.store), Arc::clone(&self.kinds), Arc::clone(&self.hints));
         Ok(worker::run(store, kinds, hints, self.options.clone(), shutdown).await?)
     }
@@ -208,21 +211,23 @@ impl<S: WorkerStore> Sagas<S> {
             let loaded = self.load(saga).await?;
             let state = loaded.fold();
             let status = check(&loaded, &state).map_err(|problem| Error::Refused { saga, problem })?;
-            if self.append_if_unmoved(saga, state.seq, event.clone(), status).await? {
+            let parked = state.parked.as_ref().filter(|_| status == Status::Parked).map(|parked| parked.fingerprint);
+            let head = Head { status, wake_in: Some(Duration::ZERO), release: false, parked };
+            if self.append_if_unmoved(saga, state.seq, event.clone(), head).await? {
                 return Ok(());
             }
         }
     }
 
     /// `false` if somebody has moved the saga since `seq`.
-    async fn append_if_unmoved(&self, saga: SagaId, seq: i64, event: Event, status: Status) -> Result<bool, Error> {
+    async fn append_if_unmoved(&self, saga: SagaId, seq: i64, event: Event, head: Head) -> Result<bool, Error> {
         let append = Append {
             saga,
             seq: seq + 1,
             writer: self.writer,
             nonce: fastrand::i64(..),
             events: vec![event],
-            head: Some(Head { status, wake_in: Some(std::time::Duration::ZERO), release: false, parked: None }),
+            head: Some(head),
             outbox: Vec::new(),
             starts: Vec::new(),
             wakes: None,

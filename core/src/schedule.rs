@@ -59,11 +59,15 @@ impl Schedule {
 
     pub(crate) fn check(&self) -> Result<(), String> {
         match self {
-            Self::Every(every) if every.as_millis() == 0 => Err("a schedule's `every` is a millisecond at least".into()),
+            Self::Every(every) if every.as_millis() == 0 => {
+                Err("a schedule's `every` is a millisecond at least".into())
+            }
             Self::Every(_) => Ok(()),
             Self::Cron(line) => match Cron::from_str(line) {
                 Ok(_) => Ok(()),
-                Err(error) => Err(format!("`{line}` is not a cron line ({error}); write five fields, such as `0 3 * * *`")),
+                Err(error) => {
+                    Err(format!("`{line}` is not a cron line ({error}); write five fields, such as `0 3 * * *`"))
+                }
             },
         }
     }

@@ -45,8 +45,11 @@ pub struct State {
     /// operator who sends on the last such step ends it, and so does an alternate that is taken; while another is left,
     /// the saga has been failing all the time.
     pub failing_since: Option<(i64, DateTime<Utc>)>,
+    /// The last row that ended its failing, and what `failing_since` was until then.
+    pub forgiven: Option<(i64, (i64, DateTime<Utc>))>,
     /// The recorded names of the steps that made it fail and that nobody has sent on, nor replaced by an alternate.
-    pub failed: BTreeSet<String>,
+    /// With the row in which each failed, and its time.
+    pub failed: BTreeMap<String, (i64, DateTime<Utc>)>,
     /// Set while the saga waits for an operator.
     pub parked: Option<Parked>,
     /// Set once the saga has come to its end.
@@ -238,7 +241,8 @@ impl State {
             cancelled_at: None,
             cancel_reason: None,
             failing_since: None,
-            failed: BTreeSet::new(),
+            forgiven: None,
+            failed: BTreeMap::new(),
             parked: None,
             ended: None,
             output: None,
@@ -273,7 +277,7 @@ impl State {
 
     /// The first step, in row order, that was rejected, and why.
     pub fn rejection(&self) -> Option<(&str, &Rejection)> {
-        let rejected = self.failed.iter().filter_map(|name| match &self.named(name)?.forward {
+        let rejected = self.failed.keys().filter_map(|name| match &self.named(name)?.forward {
             Forward::Rejected { rejection, seq, .. } => Some((*seq, name.as_str(), rejection)),
             _ => None,
         });
@@ -282,8 +286,10 @@ impl State {
 
     /// The first step, in row order, whose attempts were used up, and its last error.
     pub fn gave_up(&self) -> Option<(&str, Option<&str>)> {
-        let gave_up = self.failed.iter().filter_map(|name| match self.named(name)? {
-            StepState { forward: Forward::GaveUp { seq, .. }, error, .. } => Some((*seq, name.as_str(), error.as_deref())),
+        let gave_up = self.failed.keys().filter_map(|name| match self.named(name)? {
+            StepState { forward: Forward::GaveUp { seq, .. }, error, .. } => {
+                Some((*seq, name.as_str(), error.as_deref()))
+            }
             _ => None,
         });
         gave_up.min_by_key(|(seq, ..)| *seq).map(|(_, name, error)| (name, error))

@@ -65,6 +65,9 @@ pub trait Store: Send + Sync + 'static {
 /// The part of a store that workers use to share the sagas between them.
 #[async_trait]
 pub trait WorkerStore: Store {
+    /// Keeps definitions for those who have no code: operators, and starts from other languages.
+    async fn define(&self, definitions: &[&Definition]) -> Result<(), StoreError>;
+
     /// Registers a worker, which is believed dead when it has not renewed for `lease`.
     async fn register(&self, worker: WorkerId, name: &str, lease: Duration) -> Result<(), StoreError>;
 

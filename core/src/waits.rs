@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::message::{Message, OutboxMessage};
 use crate::saga::{Begin, Saga};
 use crate::store::{NewSaga, Priority};
-use crate::{Error, SagaId, StepResult, StepError};
+use crate::{Error, SagaId, StepError, StepResult};
 
 /// A message that is sent through the outbox and answered by a message `R`; the body of a `request` step returns it.
 ///

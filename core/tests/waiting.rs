@@ -8,8 +8,8 @@ use std::time::Duration;
 use amends::memory::MemoryTx;
 use amends::store::{NewSaga, Store};
 use amends::{
-    Capability, Data, Definition, Json, MemoryStore, RetryPolicy, Sagas, Step, StepError, StepFuture, StepKind,
-    Steps, WorkerOptions,
+    Capability, Data, Definition, Json, MemoryStore, RetryPolicy, Sagas, Step, StepError, StepFuture, StepKind, Steps,
+    WorkerOptions,
 };
 use tokio::runtime::Handle;
 use tokio::time::sleep;

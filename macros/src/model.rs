@@ -25,7 +25,14 @@ pub(crate) struct SagaArgs {
     pub(crate) since: u32,
     pub(crate) input: Type,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) schedule: Option<Schedule>,
     pub(crate) krate: Path,
+}
+
+/// When a saga starts by itself.
+pub(crate) enum Schedule {
+    Every(Duration),
+    Cron(LitStr),
 }
 
 pub(crate) struct Step {

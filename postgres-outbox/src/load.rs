@@ -83,9 +83,11 @@ pub(crate) async fn parked(
         .bind(behind(after))
         .bind(limit as i64)
         .bind(fingerprint),
-        None => sqlx::query_scalar("select id from amends.saga where status = 'parked' and id > $1 order by id limit $2")
-            .bind(behind(after))
-            .bind(limit as i64),
+        None => {
+            sqlx::query_scalar("select id from amends.saga where status = 'parked' and id > $1 order by id limit $2")
+                .bind(behind(after))
+                .bind(limit as i64)
+        }
     };
     let parked: Vec<Uuid> = query.fetch_all(pool).await?;
     Ok(parked.into_iter().map(SagaId).collect())

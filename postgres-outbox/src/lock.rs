@@ -73,9 +73,7 @@ pub(crate) async fn refuse_if_taken(conn: &mut PgConnection, saga: &NewSaga) -> 
     .await
     .map_err(start_error)?;
     match holder {
-        Some(holder) => {
-            Err(Error::Locked { name: saga.name.clone(), lock: lock.key.clone(), holder: SagaId(holder) })
-        }
+        Some(holder) => Err(Error::Locked { name: saga.name.clone(), lock: lock.key.clone(), holder: SagaId(holder) }),
         None => Ok(()),
     }
 }

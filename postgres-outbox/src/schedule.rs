@@ -8,12 +8,7 @@ use sqlx::PgPool;
 use crate::error::start_error;
 use crate::{hook, start};
 
-pub(crate) async fn set(
-    pool: &PgPool,
-    name: &str,
-    timetable: &str,
-    next: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
+pub(crate) async fn set(pool: &PgPool, name: &str, timetable: &str, next: DateTime<Utc>) -> Result<(), sqlx::Error> {
     hook::before("schedule");
     sqlx::query(
         "insert into amends.schedule as s (name, timetable, next_at) values ($1, $2, $3)
@@ -52,15 +47,14 @@ pub(crate) async fn start(
 ) -> Result<bool, Error> {
     hook::before("start scheduled");
     let mut tx = pool.begin().await.map_err(start_error)?;
-    let moved = sqlx::query(
-        "update amends.schedule set next_at = coalesce($3, 'infinity') where name = $1 and next_at = $2",
-    )
-    .bind(&saga.name)
-    .bind(at)
-    .bind(next)
-    .execute(&mut *tx)
-    .await
-    .map_err(start_error)?;
+    let moved =
+        sqlx::query("update amends.schedule set next_at = coalesce($3, 'infinity') where name = $1 and next_at = $2")
+            .bind(&saga.name)
+            .bind(at)
+            .bind(next)
+            .execute(&mut *tx)
+            .await
+            .map_err(start_error)?;
     let is_mine = moved.rows_affected() == 1;
     if is_mine {
         start::in_transaction(&mut tx, saga).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
-use amends::{Error, SagaId, StoreError, WorkerId};
+use amends::{Definition, Error, SagaId, StoreError, WorkerId};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures_util::future::try_join_all;
@@ -146,6 +146,10 @@ impl Store for PgStore {
 
 #[async_trait]
 impl WorkerStore for PgStore {
+    async fn define(&self, definitions: &[&Definition]) -> Result<(), StoreError> {
+        workers::define(&self.own, definitions).await.map_err(store_error)
+    }
+
     async fn register(&self, worker: WorkerId, name: &str, lease: Duration) -> Result<(), StoreError> {
         workers::register(&self.own, worker, name, lease).await.map_err(store_error)
     }

@@ -3,12 +3,31 @@
 use std::time::Duration;
 
 use amends::store::{Append, Claim};
-use amends::{Event, SagaId, WorkerId};
+use amends::{Definition, Event, SagaId, WorkerId};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::columns::encode;
 use crate::writer::Write;
 use crate::{hook, partitions};
+
+pub(crate) async fn define(pool: &PgPool, definitions: &[&Definition]) -> Result<(), sqlx::Error> {
+    let json = definitions.iter().map(|it| serde_json::to_string(it)).collect::<Result<Vec<_>, _>>().map_err(encode)?;
+    hook::before("define");
+    sqlx::query(
+        "insert into amends.definition (fingerprint, name, version, definition)
+         select fingerprint, name, version, definition::json
+         from unnest($1::uuid[], $2::text[], $3::int[], $4::text[]) as d(fingerprint, name, version, definition)
+         on conflict (fingerprint) do update set definition = excluded.definition, registered_at = clock_timestamp()",
+    )
+    .bind(definitions.iter().map(|it| it.fingerprint()).collect::<Vec<_>>())
+    .bind(definitions.iter().map(|it| it.name.to_string()).collect::<Vec<_>>())
+    .bind(definitions.iter().map(|it| it.version as i32).collect::<Vec<_>>())
+    .bind(json)
+    .execute(pool)
+    .await
+    .map(drop)
+}
 
 pub(crate) async fn register(pool: &PgPool, worker: WorkerId, name: &str, lease: Duration) -> Result<(), sqlx::Error> {
     hook::before("register");

@@ -213,10 +213,8 @@ async fn many_children_that_end_at_once_wake_one_parent() {
     for _ in 0..60 {
         children.push(owned(&store).await);
     }
-    let ends = |child: &SagaId| Append {
-        wakes: Some(parent),
-        ..append(*child, 1, Some(head(Status::Completed, None, true)))
-    };
+    let ends =
+        |child: &SagaId| Append { wakes: Some(parent), ..append(*child, 1, Some(head(Status::Completed, None, true))) };
     assert!(join_all(children.iter().map(|child| store.append(ends(child)))).await.into_iter().all(done));
     assert!(is_due(database.pool(), parent).await);
 }
@@ -246,7 +244,8 @@ async fn the_cause_of_parking_is_kept_while_it_is_parked() {
     let tx = store.begin().await.unwrap();
     assert!(done(tx.commit(append(stuck[1], 2, Some(head(Status::Running, None, false)))).await));
     assert_eq!(store.parked(Some(cause), None, 10).await.unwrap(), stuck[2..4]);
-    let left: i64 = sqlx::query_scalar("select count(parked_as) from amends.saga").fetch_one(database.pool()).await.unwrap();
+    let left: i64 =
+        sqlx::query_scalar("select count(parked_as) from amends.saga").fetch_one(database.pool()).await.unwrap();
     assert_eq!(left, 3, "cleared in the others");
     let tx = store.begin().await.unwrap();
     assert!(done(tx.commit(append(stuck[1], 3, parked(other))).await));

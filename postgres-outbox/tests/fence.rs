@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use amends::store::{Append, Appended, Head, NewSaga, Started};
 use amends::{
-    Definition, Error, Event, Json, MessageId, OutboxMessage, SagaId, Status, StepTransaction, Store, StoreError, WorkerId,
+    Definition, Error, Event, Json, MessageId, OutboxMessage, SagaId, Status, StepTransaction, Store, StoreError,
+    WorkerId,
 };
 use amends_postgres::PgStore;
 use amends_postgres::testing::TestDatabase;

@@ -8,33 +8,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use amends::{
-    Answer, Begin, Capability, Data, Definition, Json, MessageId, OutboxMessage, Rejection, SagaId, Sagas, Step, StepFuture,
-    StepKind, StepResult, Steps, Store, WorkerOptions,
+    Answer, Begin, Capability, Data, MessageId, OutboxMessage, Rejection, SagaId, Sagas, StepFuture, StepResult, Steps,
+    Store, WorkerOptions,
 };
 use amends_postgres::testing::TestDatabase;
 use amends_postgres::{Delivered, PgStore, StepTx, deliver_reply};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool};
+use support::sql::{cancel, code, define, definition, done, nested, signal, start};
 use support::until;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
-
-/// approve (signal) → offer (request; compensated by a request too) → decide (request, pivot).
-fn definition(patience: Duration) -> Definition {
-    let offer = Step {
-        after: vec![0].into(),
-        compensation: Some(amends::Compensation::new("withdraw".into(), StepKind::Request)),
-        ..Step::new("offer".into(), StepKind::Request)
-    };
-    let decide = Step {
-        after: vec![1].into(),
-        pivot: true,
-        timeout: patience,
-        ..Step::new("decide".into(), StepKind::Request)
-    };
-    let steps = vec![Step::new("approve".into(), StepKind::Signal), offer, decide];
-    Definition::new("approval".into(), 1, steps.into())
-}
 
 struct Approval;
 
@@ -124,73 +108,6 @@ const COMPLETED: &str = "select bool_and(status = 'completed') from amends.saga"
 const COMPENSATED: &str = "select bool_and(status = 'compensated') from amends.saga";
 const PARKED: &str = "select bool_and(status = 'parked' and parked_as is not null and owner is null) from amends.saga";
 
-async fn define(conn: &mut PgConnection, definition: &Definition) {
-    sqlx::query("insert into amends.definition (fingerprint, name, version, definition) values ($1, $2, $3, $4)")
-        .bind(definition.fingerprint())
-        .bind(&*definition.name)
-        .bind(definition.version as i32)
-        .bind(serde_json::to_value(definition).unwrap())
-        .execute(conn)
-        .await
-        .unwrap();
-}
-
-async fn start(
-    conn: &mut PgConnection,
-    name: &str,
-    key: Option<&str>,
-    input: &Value,
-    version: Option<i32>,
-) -> Result<SagaId, sqlx::Error> {
-    let id: Uuid = sqlx::query_scalar("select amends.start_saga($1, $2, $3, $4)")
-        .bind(name)
-        .bind(key)
-        .bind(input)
-        .bind(version)
-        .fetch_one(conn)
-        .await?;
-    Ok(SagaId(id))
-}
-
-async fn signal(
-    conn: &mut PgConnection,
-    saga: SagaId,
-    step: &str,
-    payload: Value,
-    id: Uuid,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("select amends.signal($1, $2, $3, $4)")
-        .bind(saga.0)
-        .bind(step)
-        .bind(payload)
-        .bind(id)
-        .execute(conn)
-        .await
-        .map(drop)
-}
-
-async fn cancel(conn: &mut PgConnection, saga: SagaId, id: Uuid) -> Result<(), sqlx::Error> {
-    sqlx::query("select amends.cancel_saga($1, $2, $3)")
-        .bind(saga.0)
-        .bind("the \"customer\" changed \\ her mind")
-        .bind(id)
-        .execute(conn)
-        .await
-        .map(drop)
-}
-
-fn code<T: std::fmt::Debug>(result: Result<T, sqlx::Error>) -> String {
-    result.unwrap_err().as_database_error().unwrap().code().unwrap().into_owned()
-}
-
-fn done(value: &Value) -> Answer {
-    Answer::Done(Json::encode(value).unwrap())
-}
-
-fn nested(levels: usize) -> Value {
-    (0..levels).fold(json!(1), |inner, level| if level % 2 == 0 { json!([inner]) } else { json!({ "a": inner }) })
-}
-
 async fn journal(pool: &PgPool, event: &str) -> i64 {
     sqlx::query_scalar(
         "select count(*) from amends.journal j cross join json_array_elements(j.events) as e(event)
@@ -214,7 +131,10 @@ async fn a_saga_is_started_signalled_and_answered_in_plain_sql() {
     }
     stage.until(OFFERED).await;
     for _ in 0..2 {
-        assert_eq!(stage.reply(saga, "offer", false, &done(&json!({ "price": 1.10 })), offer).await, Delivered::Appended);
+        assert_eq!(
+            stage.reply(saga, "offer", false, &done(&json!({ "price": 1.10 })), offer).await,
+            Delivered::Appended
+        );
     }
     stage.until(ASKED).await;
     assert_eq!(stage.reply(saga, "decide", false, &done(&nested(99)), Uuid::new_v4()).await, Delivered::Appended);
@@ -301,96 +221,6 @@ async fn a_rejection_and_a_cancellation_undo_what_was_done() {
 }
 
 #[tokio::test]
-async fn a_parked_saga_that_is_cancelled_stays_parked_but_for_a_crash_loop() {
-    let database = TestDatabase::create().await;
-    let mut conn = PgConnection::connect(database.url()).await.unwrap();
-    define(&mut conn, &definition(Duration::MAX)).await;
-    for (reason, expected) in [
-        (r#"{"in_doubt":{"step":"decide"}}"#, ("parked", true)),
-        (r#"{"crash_loop":{"recoveries":9}}"#, ("compensating", false)),
-    ] {
-        let saga = start(&mut conn, "approval", None, &json!({}), None).await.unwrap();
-        let parked = format!(r#"[{{"adopted":{{"by":"{saga}"}}}},{{"parked":{{"reason":{reason}}}}}]"#);
-        sqlx::query("insert into amends.journal (saga_id, seq, writer, nonce, events) values ($1, 1, $1, 0, $2::json)")
-            .bind(saga.0)
-            .bind(parked)
-            .execute(&mut conn)
-            .await
-            .unwrap();
-        sqlx::query("update amends.saga set status = 'parked', wake_at = null, parked_as = id where id = $1")
-            .bind(saga.0)
-            .execute(&mut conn)
-            .await
-            .unwrap();
-        cancel(&mut conn, saga, Uuid::new_v4()).await.unwrap();
-        let (status, is_parked): (String, bool) =
-            sqlx::query_as("select status, parked_as is not null from amends.saga where id = $1")
-                .bind(saga.0)
-                .fetch_one(&mut conn)
-                .await
-                .unwrap();
-        assert_eq!((status.as_str(), is_parked), expected, "{reason}");
-    }
-}
-
-#[tokio::test]
-async fn a_key_starts_one_saga_and_another_input_is_refused() {
-    let database = TestDatabase::create().await;
-    let mut conn = PgConnection::connect(database.url()).await.unwrap();
-    assert_eq!(code(start(&mut conn, "approval", None, &json!(1), None).await), "42704");
-    let newest = Definition { version: 3, ..definition(Duration::MAX) };
-    define(&mut conn, &definition(Duration::MAX)).await;
-    define(&mut conn, &newest).await;
-    assert_eq!(code(start(&mut conn, "approval", None, &json!(1), Some(2)).await), "42704");
-
-    for key in ["o-1", "O'Hara", "\"", "\\", "🦀 ünï", ""] {
-        let input = json!({ "a": 1, "b": [key] });
-        let first = start(&mut conn, "approval", Some(key), &input, None).await.unwrap();
-        assert_eq!(first.0.get_version_num(), 7);
-        let same = sqlx::query_scalar::<_, Uuid>("select amends.start_saga('approval', $1, $2::text::jsonb)")
-            .bind(key)
-            .bind(format!(r#"{{ "b": [{}],  "a": 1 }}"#, json!(key)))
-            .fetch_one(&mut conn)
-            .await
-            .unwrap();
-        assert_eq!(same, first.0);
-        assert_eq!(code(start(&mut conn, "approval", Some(key), &json!(2), None).await), "23505");
-    }
-    let (version, fingerprint): (i32, Uuid) =
-        sqlx::query_as("select distinct version, fingerprint from amends.saga").fetch_one(&mut conn).await.unwrap();
-    assert_eq!((version, fingerprint), (3, newest.fingerprint()));
-    let older = start(&mut conn, "approval", Some("older"), &json!(1), Some(1)).await.unwrap();
-    assert_eq!(PgStore::new(database.pool().clone()).load(older).await.unwrap().unwrap().version, 1);
-
-    for id in [Uuid::new_v4(), Uuid::nil()] {
-        let wrong = sqlx::query("select amends.start_saga('approval', null, '1', null, $1)").bind(id);
-        assert_eq!(code(wrong.execute(&mut conn).await), "22023");
-    }
-    assert_eq!(code(start(&mut conn, "approval", None, &nested(101), None).await), "22023");
-    assert!(start(&mut conn, "approval", None, &nested(100), None).await.is_ok());
-    // In a transaction that is rolled back it never was.
-    let mut tx = conn.begin().await.unwrap();
-    start(&mut tx, "approval", Some("gone"), &json!(1), None).await.unwrap();
-    tx.rollback().await.unwrap();
-    start(&mut conn, "approval", Some("gone"), &json!(2), None).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_key_that_many_use_at_once_starts_one_saga() {
-    let database = TestDatabase::create().await;
-    let mut conn = PgConnection::connect(database.url()).await.unwrap();
-    define(&mut conn, &definition(Duration::MAX)).await;
-    let starts = (0..15).map(|_| async {
-        let mut conn = database.pool().acquire().await.unwrap();
-        start(&mut conn, "approval", Some("o-1"), &json!(1), None).await.unwrap()
-    });
-    let started = futures_util::future::join_all(starts).await;
-    assert!(started.iter().all(|saga| *saga == started[0]));
-    let sagas: i64 = sqlx::query_scalar("select count(*) from amends.saga").fetch_one(&mut conn).await.unwrap();
-    assert_eq!(sagas, 1);
-}
-
-#[tokio::test]
 async fn appends_from_outside_take_their_turns() {
     let mut stage = Stage::new(Duration::MAX).await;
     let saga = stage.start().await;
@@ -403,10 +233,8 @@ async fn appends_from_outside_take_their_turns() {
     });
     futures_util::future::join_all(signals).await;
     assert_eq!(journal(stage.pool(), "signalled").await, 15);
-    let gaps: i64 = sqlx::query_scalar("select max(seq) - count(*) from amends.journal")
-        .fetch_one(stage.pool())
-        .await
-        .unwrap();
+    let gaps: i64 =
+        sqlx::query_scalar("select max(seq) - count(*) from amends.journal").fetch_one(stage.pool()).await.unwrap();
     assert_eq!(gaps, 0);
     // In a transaction that is rolled back it was never sent.
     let mut tx = stage.conn.begin().await.unwrap();
@@ -414,99 +242,4 @@ async fn appends_from_outside_take_their_turns() {
     tx.rollback().await.unwrap();
     assert_eq!(journal(stage.pool(), "signalled").await, 15);
     stage.finish().await;
-}
-
-#[tokio::test]
-async fn what_no_worker_could_read_does_not_get_into_a_journal() {
-    let database = TestDatabase::create().await;
-    let mut conn = PgConnection::connect(database.url()).await.unwrap();
-    define(&mut conn, &definition(Duration::MAX)).await;
-    let saga = start(&mut conn, "approval", None, &json!({}), None).await.unwrap();
-    for answer in [
-        json!(null),
-        json!([]),
-        json!({}),
-        json!("done"),
-        json!({ "Done": 1 }),
-        json!({ "done": 1, "rejected": { "code": "x" } }),
-        json!({ "done": 1, "more": 1 }),
-        json!({ "rejected": null }),
-        json!({ "rejected": "x" }),
-        json!({ "rejected": [] }),
-        json!({ "rejected": { "message": "x" } }),
-        json!({ "rejected": { "code": 1 } }),
-        json!({ "rejected": { "code": "x", "message": null } }),
-        json!({ "done": nested(100) }),
-        json!({ "done": "x".repeat(1 << 20) }),
-    ] {
-        let reply = sqlx::query("select amends.reply($1, 'decide', false, 1, $2, gen_random_uuid())");
-        let refused = reply.bind(saga.0).bind(&answer).execute(&mut conn).await;
-        assert_eq!(code(refused), "22023", "{:.80}", answer.to_string());
-    }
-    for sql in [
-        "select amends.reply(id, 'decide', false, 0, '{\"done\":1}', gen_random_uuid()) from amends.saga",
-        "select amends.reply(id, 'decide', false, -1, '{\"done\":1}', gen_random_uuid()) from amends.saga",
-        "select amends.signal(id, 'approve', (repeat('[', 5000) || repeat(']', 5000))::jsonb) from amends.saga",
-        "select amends.publish('t', '1', headers => '{\"n\":1}')",
-        "select amends.publish('t', '1', headers => '[]')",
-        "select amends.publish('t', '1', headers => null)",
-    ] {
-        assert_eq!(code(sqlx::query(sql).execute(&mut conn).await), "22023", "{sql}");
-    }
-    for sql in [
-        "select amends.reply(id, null, false, 1, '{\"done\":1}', gen_random_uuid()) from amends.saga",
-        "select amends.reply(id, 'decide', false, 1, '{\"done\":1}', null) from amends.saga",
-        "select amends.signal(id, null, '1') from amends.saga",
-        "select amends.signal(id, 'approve', '1', null) from amends.saga",
-        "select amends.publish(null, '1')",
-    ] {
-        assert_eq!(code(sqlx::query(sql).execute(&mut conn).await), "22004", "{sql}");
-    }
-    let rows: i64 = sqlx::query_scalar("select (select count(*) from amends.journal) + (select count(*) from amends.outbox)")
-        .fetch_one(&mut conn)
-        .await
-        .unwrap();
-    assert_eq!(rows, 0);
-    for answer in [json!({ "done": null }), json!({ "rejected": { "code": "🦀", "details": { "a": 1 } } })] {
-        let answer: Answer = serde_json::from_value(answer).unwrap();
-        let delivered = deliver_reply(&mut conn, saga, "decide", false, 1, &answer, Uuid::new_v4()).await.unwrap();
-        assert_eq!(delivered, Delivered::Appended);
-    }
-    let state = PgStore::new(database.pool().clone()).load(saga).await.unwrap().unwrap().fold();
-    assert_eq!(state.seq, 2, "and what was taken can be read");
-}
-
-#[tokio::test]
-async fn a_message_is_published_with_the_transaction() {
-    let database = TestDatabase::create().await;
-    let mut conn = PgConnection::connect(database.url()).await.unwrap();
-    let mut tx = conn.begin().await.unwrap();
-    sqlx::query("select amends.publish('gone', '{}')").execute(&mut *tx).await.unwrap();
-    tx.rollback().await.unwrap();
-    let id: Uuid = sqlx::query_scalar("select amends.publish('order.placed', $1, $2, headers => $3)")
-        .bind(json!({ "a": "O'Hara 🦀" }))
-        .bind("k'1")
-        .bind(json!({ "traceparent": "00-x" }))
-        .fetch_one(&mut conn)
-        .await
-        .unwrap();
-    assert_eq!(id.get_version_num(), 7, "consumers partition by it");
-    sqlx::query("select amends.publish('order.placed', null, name => 'n', id => $1)")
-        .bind(Uuid::nil())
-        .execute(&mut conn)
-        .await
-        .unwrap();
-    let rows: Vec<(Uuid, Option<String>, String, String, String, String)> = sqlx::query_as(
-        "select id, key, topic, name, headers::text, convert_from(payload, 'UTF8') from amends.outbox
-         where content_type = 'application/json' and xid <> '0' order by seq",
-    )
-    .fetch_all(&mut conn)
-    .await
-    .unwrap();
-    let of = |text: &str| text.to_owned();
-    let placed = of("order.placed");
-    let headers = of("{\"traceparent\": \"00-x\"}");
-    assert_eq!(rows[0], (id, Some(of("k'1")), placed.clone(), placed.clone(), headers, of("{\"a\": \"O'Hara 🦀\"}")));
-    assert_eq!(rows[1], (Uuid::nil(), None, placed, of("n"), of("{}"), of("null")));
-    assert_eq!(rows.len(), 2);
 }

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use amends::{MessageId, OutboxMessage};
-use amends_postgres::PgStore;
+use amends::{Answer, Correlation, MessageId, OutboxMessage};
 use amends_postgres::testing::TestDatabase;
+use amends_postgres::{PgStore, deliver_reply};
 use sqlx::types::Json;
 
 #[path = "../../core/tests/semantics/suite.rs"]
@@ -48,5 +48,11 @@ impl suite::Backend for Here {
                 payload,
             })
             .collect()
+    }
+
+    async fn reply(&self, to: &Correlation, answer: Answer) {
+        let mut conn = self.database.pool().acquire().await.unwrap();
+        let id = uuid::Uuid::now_v7();
+        deliver_reply(&mut conn, to.saga, &to.step, to.undo, to.attempt, &answer, id).await.unwrap();
     }
 }

@@ -99,10 +99,12 @@ async fn of_two_transactions_that_start_without_waiting_the_second_is_refused() 
             store.start_in(&mut tx, locking("x", true)).await
         }
     });
-    while !sqlx::query_scalar::<_, bool>("select exists (select from pg_locks where locktype = 'advisory' and not granted)")
-        .fetch_one(database.pool())
-        .await
-        .unwrap()
+    while !sqlx::query_scalar::<_, bool>(
+        "select exists (select from pg_locks where locktype = 'advisory' and not granted)",
+    )
+    .fetch_one(database.pool())
+    .await
+    .unwrap()
     {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -31,17 +31,25 @@ impl Definition {
         let recorded = |name: &str| state.steps.contains_key(name) || state.fans.contains_key(name);
         if !is_past_pivot(self, state) {
             let names = state.steps.keys().chain(state.fans.keys());
-            if let Some(gone) = names.filter(|name| self.step(name).is_none()).find(|name| may_have_happened(state, name)) {
+            if let Some(gone) =
+                names.filter(|name| self.step(name).is_none()).find(|name| may_have_happened(state, name))
+            {
                 return Position::Stranded { step: gone.clone(), why: "it is gone, so nothing could undo it" };
             }
         }
         for (index, step) in self.steps.iter().enumerate() {
             let record = state.steps.get(&*step.name);
             if matches!(record, Some(record) if matches!(record.forward, Forward::Waiting(_)) && !step.kind.waits()) {
-                return Position::Stranded { step: step.name.to_string(), why: "it waits for an answer, and would not any more" };
+                return Position::Stranded {
+                    step: step.name.to_string(),
+                    why: "it waits for an answer, and would not any more",
+                };
             }
             if step.for_each.is_some() != state.fans.contains_key(&*step.name) && recorded(&step.name) {
-                return Position::Stranded { step: step.name.to_string(), why: "it ran for one item, or for each of many" };
+                return Position::Stranded {
+                    step: step.name.to_string(),
+                    why: "it ran for one item, or for each of many",
+                };
             }
             let is_past = !recorded(&step.name) && self.is_behind_any(index, &recorded);
             if is_past && step.since <= state.version {

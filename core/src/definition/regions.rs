@@ -18,21 +18,23 @@ impl Definition {
     /// All alternates; none in most sagas.
     pub(crate) fn alternates(&self) -> Vec<Alternate> {
         let ends = self.steps.iter().enumerate().filter_map(|(step, it)| Some((step, it.alternate?)));
-        let mut alternates: Vec<_> = ends.map(|(step, end)| {
-            let before: Vec<_> = self.ancestors(step).collect();
-            let savepoint = before.iter().copied().filter(|&i| self.steps[i].savepoint).max();
-            let is_behind = |i: usize| savepoint.is_some_and(|savepoint| self.ancestors(i).any(|a| a == savepoint));
-            let primary = before.iter().copied().filter(|&i| is_behind(i)).chain([step]).collect();
-            let path = self.ancestors(end).filter(|i| *i != step && !before.contains(i)).chain([end]).collect();
-            Alternate { step, primary, path }
-        })
-        .collect();
+        let mut alternates: Vec<_> = ends
+            .map(|(step, end)| {
+                let before: Vec<_> = self.ancestors(step).collect();
+                let savepoint = before.iter().copied().filter(|&i| self.steps[i].savepoint).max();
+                let is_behind = |i: usize| savepoint.is_some_and(|savepoint| self.ancestors(i).any(|a| a == savepoint));
+                let primary = before.iter().copied().filter(|&i| is_behind(i)).chain([step]).collect();
+                let path = self.ancestors(end).filter(|i| *i != step && !before.contains(i)).chain([end]).collect();
+                Alternate { step, primary, path }
+            })
+            .collect();
         // What is tried instead of a part of a path belongs to that path. A step's alternate stands behind it, so that the
         // inner ones, whose steps come first, are complete when an outer one takes them in.
         for outer in 0..alternates.len() {
             for inner in 0..outer {
                 if alternates[outer].primary.contains(&alternates[inner].step) {
-                    let tried: Vec<_> = alternates[inner].primary.iter().chain(&alternates[inner].path).copied().collect();
+                    let tried: Vec<_> =
+                        alternates[inner].primary.iter().chain(&alternates[inner].path).copied().collect();
                     alternates[outer].primary.extend(tried);
                 }
             }
@@ -47,9 +49,7 @@ impl Definition {
     pub(crate) fn surely_before(&self, step: usize) -> Vec<usize> {
         let alternates = self.alternates();
         self.ancestors(step)
-            .filter(|&i| {
-                alternates.iter().all(|a| i == a.step || !a.primary.contains(&i) || a.primary.contains(&step))
-            })
+            .filter(|&i| alternates.iter().all(|a| i == a.step || !a.primary.contains(&i) || a.primary.contains(&step)))
             .collect()
     }
 }

@@ -56,7 +56,9 @@ impl Definition {
             return Err(format!("step `{name}` is a second pivot on its path; a path has one"));
         }
         if (step.pivot || past_pivot) && step.compensation.is_some() {
-            return Err(format!("step `{name}` is at or after the pivot, so it is never undone; drop its compensation"));
+            return Err(format!(
+                "step `{name}` is at or after the pivot, so it is never undone; drop its compensation"
+            ));
         }
         if (step.pivot || past_pivot) && step.alternate.is_some() {
             return Err(format!("step `{name}` is at or after the pivot, so it has no alternate; drop it"));
@@ -73,17 +75,26 @@ impl Definition {
             let name = |i: usize| &self.steps[i].name;
             let (step, end) = (alternate.step, alternate.path.last().copied().unwrap_or(alternate.step));
             if end <= step || alternate.path.iter().any(|i| alternate.primary.contains(i)) {
-                return Err(format!("the alternate of `{}` stands behind it and comes after none of its path", name(step)));
+                return Err(format!(
+                    "the alternate of `{}` stands behind it and comes after none of its path",
+                    name(step)
+                ));
             }
             if self.ancestors(end).any(|i| alternate.primary.contains(&i)) {
-                return Err(format!("`{}` comes after the path that it replaces; let it come after the savepoint", name(end)));
+                return Err(format!(
+                    "`{}` comes after the path that it replaces; let it come after the savepoint",
+                    name(end)
+                ));
             }
             if alternates.iter().any(|other| other.step != step && other.path.last() == Some(&end)) {
                 return Err(format!("`{}` is the alternate of two steps; write one for each", name(end)));
             }
             let both = alternate.primary.iter().chain(&alternate.path);
             if let Some(pivot) = both.clone().find(|&&i| self.steps[i].pivot) {
-                return Err(format!("`{}` is a pivot, behind which no savepoint can be reached; move it", name(*pivot)));
+                return Err(format!(
+                    "`{}` is a pivot, behind which no savepoint can be reached; move it",
+                    name(*pivot)
+                ));
             }
             for (later, it) in self.steps.iter().enumerate() {
                 let leaks = |side: &[usize], end: Option<usize>| {
@@ -93,7 +104,9 @@ impl Definition {
                 if let Some(before) = leaks(&alternate.primary, Some(step)).or_else(|| leaks(&alternate.path, None)) {
                     return Err(format!(
                         "`{}` comes after `{}`, which may not happen; let it come after `{}`",
-                        it.name, name(before), name(step)
+                        it.name,
+                        name(before),
+                        name(step)
                     ));
                 }
             }

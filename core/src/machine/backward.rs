@@ -40,9 +40,10 @@ enum Settling {
 impl View<'_> {
     pub(super) fn backward(&self, failed: (i64, DateTime<Utc>)) -> Vec<Action> {
         let retreat = Retreat { given_up: self.alternates_left() };
+        let failed = self.went_back_since(failed, &retreat);
         let nodes: Vec<_> = self
             .steps()
-            .filter(|(step, _)| retreat.covers(*step))
+            .filter(|(step, _)| retreat.covers(*step) && !self.is_given_up(*step))
             .flat_map(|(step, _)| self.verdicts(step, failed))
             .collect();
         match self.settle(&nodes) {
@@ -58,16 +59,47 @@ impl View<'_> {
         }
     }
 
+    /// A saga that is past its pivot went forward until the path failed that it gives up.
+    fn went_back_since(&self, failed: (i64, DateTime<Utc>), retreat: &Retreat<'_>) -> (i64, DateTime<Utc>) {
+        let passed = self.steps().filter(|(_, it)| it.pivot).filter_map(|(step, _)| {
+            match self.forward_of(Node { step, item: None }) {
+                Forward::Succeeded { seq, made_up: false, .. } => Some(*seq),
+                _ => None,
+            }
+        });
+        let is_on_it = |name: &str| self.index(name).is_some_and(|step| retreat.covers(step));
+        let on_it = self.state.failed.iter().filter(|(name, _)| is_on_it(name)).map(|(_, since)| *since).min();
+        match (passed.min(), on_it) {
+            (Some(passed), Some(since)) if since.0 > passed => since,
+            _ => failed,
+        }
+    }
+
+    /// A pivot has succeeded, and no path is to be given up for its alternate: neither is behind the other.
+    pub(super) fn has_no_way_back(&self) -> bool {
+        self.is_past_pivot() && self.alternates_left().is_empty()
+    }
+
     /// The innermost path around each failure that has an alternate; none, if a failure has none or the saga was cancelled.
-    fn alternates_left(&self) -> Vec<&Alternate> {
+    pub(super) fn alternates_left(&self) -> Vec<&Alternate> {
         let mut given_up: Vec<&Alternate> = Vec::new();
-        if self.alternates.is_empty() || self.state.cancelled_at.is_some() {
+        // Past the pivot a cancellation is moot, and what has no alternate waits for an operator.
+        let is_past_pivot = !self.alternates.is_empty() && self.is_past_pivot();
+        if self.alternates.is_empty() || (self.state.cancelled_at.is_some() && !is_past_pivot) {
             return given_up;
         }
-        for name in &self.state.failed {
+        for name in self.state.failed.keys() {
             let step = self.index(name);
-            let around = self.alternates.iter().filter(|it| !self.is_diverted(it) && step.is_some_and(|step| it.primary.contains(&step)));
-            let Some(innermost) = around.min_by_key(|it| it.primary.len()) else { return Vec::new() };
+            let around = self
+                .alternates
+                .iter()
+                .filter(|it| !self.is_diverted(it) && step.is_some_and(|step| it.primary.contains(&step)));
+            let Some(innermost) = around.min_by_key(|it| it.primary.len()) else {
+                if is_past_pivot {
+                    continue;
+                }
+                return Vec::new();
+            };
             if !given_up.iter().any(|it| it.step == innermost.step) {
                 given_up.push(innermost);
             }
@@ -77,7 +109,7 @@ impl View<'_> {
 
     fn divert(&self, alternate: &Alternate) -> Action {
         let is_on_it = |name: &&String| self.index(name).is_some_and(|step| alternate.primary.contains(&step));
-        Action::Divert { step: alternate.step, abandoned: self.state.failed.iter().filter(is_on_it).cloned().collect() }
+        Action::Divert { step: alternate.step, abandoned: self.state.failed.keys().filter(is_on_it).cloned().collect() }
     }
 
     fn index(&self, name: &str) -> Option<usize> {

@@ -13,7 +13,8 @@ impl View<'_> {
             return vec![Action::End(Outcome::Completed)];
         }
         if let Some(deadline) = self.definition.deadline.filter(|_| !self.is_past_pivot()) {
-            let due = chrono::TimeDelta::from_std(deadline).ok().and_then(|it| self.state.started_at.checked_add_signed(it));
+            let due =
+                chrono::TimeDelta::from_std(deadline).ok().and_then(|it| self.state.started_at.checked_add_signed(it));
             actions.extend(due.map(Action::Expire));
         }
         actions
@@ -25,7 +26,8 @@ impl View<'_> {
         if !actions.is_empty() {
             return actions;
         }
-        let stuck = self.state.failed.iter().find(|name| self.state.named(name).is_some_and(|it| it.forward.has_failed()));
+        let stuck =
+            self.state.failed.keys().find(|name| self.state.named(name).is_some_and(|it| it.forward.has_failed()));
         match stuck {
             Some(name) => vec![Action::Park(ParkReason::ForwardStuck { step: name.clone() })],
             // Cancelled after the pivot, and all went well.
@@ -34,7 +36,8 @@ impl View<'_> {
     }
 
     fn runnable(&self) -> Vec<Action> {
-        let ready = |step: &usize| self.is_open(*step) && !self.is_left_out(*step) && self.ready_at(*step, When::Now).is_some();
+        let ready =
+            |step: &usize| self.is_open(*step) && !self.is_left_out(*step) && self.ready_at(*step, When::Now).is_some();
         self.steps().map(|(step, _)| step).filter(ready).flat_map(|step| self.runnable_in(step)).collect()
     }
 

@@ -134,7 +134,7 @@ pub fn decide(definition: &Definition, state: &State) -> Vec<Action> {
     }
     match state.failing_since {
         None => view.forward(),
-        Some(_) if view.is_past_pivot() => view.forward_only(),
+        Some(_) if view.has_no_way_back() => view.forward_only(),
         Some(failed) => view.backward(failed),
     }
 }
@@ -142,7 +142,7 @@ pub fn decide(definition: &Definition, state: &State) -> Vec<Action> {
 /// Which way a saga in this state goes; decides the lane in which it is claimed.
 pub fn direction(definition: &Definition, state: &State) -> Direction {
     match state.failing_since {
-        Some(_) if !is_past_pivot(definition, state) => Direction::Backward,
+        Some(_) if !View::new(definition, state).has_no_way_back() => Direction::Backward,
         _ => Direction::Forward,
     }
 }

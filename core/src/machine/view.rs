@@ -103,10 +103,13 @@ impl<'a> View<'a> {
 
     /// It is on a path that the saga may take now: not on one that was given up, nor on one for which there is no need.
     pub(super) fn is_open(&self, step: usize) -> bool {
-        self.alternates.iter().all(|alternate| {
-            let is_diverted = self.is_diverted(alternate);
-            !(is_diverted && alternate.primary.contains(&step)) && (is_diverted || !alternate.path.contains(&step))
-        })
+        let is_needless = |it: &Alternate| it.path.contains(&step) && !self.is_diverted(it);
+        !self.is_given_up(step) && !self.alternates.iter().any(is_needless)
+    }
+
+    /// It is on a path that was given up, and has been undone.
+    pub(super) fn is_given_up(&self, step: usize) -> bool {
+        self.alternates.iter().any(|alternate| self.is_diverted(alternate) && alternate.primary.contains(&step))
     }
 
     pub(super) fn is_diverted(&self, alternate: &Alternate) -> bool {
@@ -132,7 +135,9 @@ impl<'a> View<'a> {
     fn is_missed(&self, step: usize) -> bool {
         let it = &self.definition.steps[step];
         let is_new = it.since > self.state.version && !self.is_recorded(step);
-        is_new && (step + 1..self.definition.steps.len()).any(|later| self.is_recorded(later) && self.is_behind(later, step))
+        is_new
+            && (step + 1..self.definition.steps.len())
+                .any(|later| self.is_recorded(later) && self.is_behind(later, step))
     }
 
     fn is_recorded(&self, step: usize) -> bool {

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::definition::Definition;
 use crate::event::Event;
 use crate::message::OutboxMessage;
 use crate::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
@@ -109,6 +110,11 @@ impl Store for MemoryStore {
 
 #[async_trait]
 impl WorkerStore for MemoryStore {
+    /// Nobody without code can reach it.
+    async fn define(&self, _definitions: &[&Definition]) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn register(&self, worker: WorkerId, _name: &str, lease: Duration) -> Result<(), StoreError> {
         let mut rows = self.rows();
         let expires = rows.now() + lease;

@@ -117,7 +117,8 @@ impl Rows {
             // They have no keys that could be taken.
             let _ = self.start(saga, None);
         }
-        if let Some(row) = append.wakes.and_then(|saga| self.sagas.get_mut(&saga)).filter(|row| !row.status.is_final()) {
+        if let Some(row) = append.wakes.and_then(|saga| self.sagas.get_mut(&saga)).filter(|row| !row.status.is_final())
+        {
             row.wake_at = Some(now);
         }
         Appended::Done(now)
@@ -220,7 +221,9 @@ impl Rows {
     /// The live sagas with a lock, in the order of their starts.
     fn in_line(&self, name: &str, key: &str) -> impl Iterator<Item = &SagaRow> {
         self.sagas.values().filter(move |row| {
-            !row.status.is_final() && row.saga.name == name && row.saga.lock.as_ref().is_some_and(|lock| lock.key == key)
+            !row.status.is_final()
+                && row.saga.name == name
+                && row.saga.lock.as_ref().is_some_and(|lock| lock.key == key)
         })
     }
 
@@ -264,7 +267,8 @@ impl Rows {
                 && !fingerprints.contains(&row.saga.fingerprint)
                 && after.is_none_or(|after| row.saga.id > after)
         };
-        let sagas: Vec<_> = self.sagas.values().filter(|row| is_wanted(row)).map(|row| row.saga.id).take(limit).collect();
+        let sagas: Vec<_> =
+            self.sagas.values().filter(|row| is_wanted(row)).map(|row| row.saga.id).take(limit).collect();
         sagas.into_iter().filter_map(|saga| self.load(saga)).collect()
     }
 

@@ -1,16 +1,18 @@
 //! What people do about sagas: send signals, look at what a cancel would do, get a parked one moving.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use super::Sagas;
-use crate::definition::{Definition, StepKind};
+use crate::definition::{Definition, Step, StepKind};
 use crate::event::{Event, JournalRow, Outcome, ParkReason};
 use crate::machine::{Action, Node, Phase, decide, is_past_pivot, may_have_happened};
 use crate::state::{Forward, State, Undo, item_name, split_name};
-use crate::store::{Status, WorkerStore};
+use crate::store::{Head, Status, WorkerStore};
 use crate::{Error, Json, SagaId, StepRef, list, sanitize};
 
 /// What an operator decides about a parked saga.
@@ -150,7 +152,10 @@ impl<S: WorkerStore> Sagas<S> {
         let (by, why) = (sanitize(by), sanitize(why));
         let skips = !matches!(resolution, Resolution::Retry | Resolution::Cancel);
         if skips && why.trim().is_empty() {
-            return Err(Error::Refused { saga, problem: "say why: what is skipped or supplied must be justified".into() });
+            return Err(Error::Refused {
+                saga,
+                problem: "say why: what is skipped or supplied must be justified".into(),
+            });
         }
         loop {
             let loaded = self.load(saga).await?;
@@ -160,12 +165,14 @@ impl<S: WorkerStore> Sagas<S> {
                 .parked
                 .as_ref()
                 .filter(|parked| fingerprint.is_none_or(|fingerprint| parked.fingerprint == fingerprint))
-                .ok_or_else(|| refused(format!("it is not parked like that any more but {}", loaded.status.as_str())))?;
+                .ok_or_else(|| {
+                    refused(format!("it is not parked like that any more but {}", loaded.status.as_str()))
+                })?;
             let definition = self.definition_of(&loaded);
             let event = decision(definition, &state, &parked.reason, resolution, &by, &why).map_err(refused)?;
-            let seq = state.seq;
-            let appended = self.append_if_unmoved(saga, seq, event, Status::Running).await?;
-            if appended {
+            // The worker that takes it finds out which way it goes.
+            let head = Head { status: Status::Running, wake_in: Some(Duration::ZERO), release: false, parked: None };
+            if self.append_if_unmoved(saga, state.seq, event, head).await? {
                 return Ok(());
             }
         }
@@ -212,7 +219,9 @@ fn decision(
         (Resolution::Cancel, ParkReason::CrashLoop { .. }) => {
             Ok(Event::Cancelled { id, reason: format!("{by}: {why}"), reopens: false })
         }
-        (Resolution::Cancel, ParkReason::ForwardStuck { .. }) => Err("it is past its pivot; retry, skip or supply".into()),
+        (Resolution::Cancel, ParkReason::ForwardStuck { .. }) => {
+            Err("it is past its pivot; retry, skip or supply".into())
+        }
         (Resolution::Cancel, _) => Err("it is being undone already; retry, skip or supply".into()),
         (_, ParkReason::CrashLoop { .. }) => Err("no step is stuck, its workers died; retry or cancel it".into()),
         (Resolution::Supply(_), ParkReason::CompensationStuck { .. }) => {
@@ -221,22 +230,29 @@ fn decision(
         (Resolution::Supply(output), ParkReason::ForwardStuck { step } | ParkReason::InDoubt { step }) => {
             Ok(overruled(step, Some(output.clone())))
         }
-        (Resolution::Skip, ParkReason::ForwardStuck { step }) => match definition.and_then(|it| reader(it, state, step)) {
-            Some(reader) => Err(format!("`{reader}` reads what `{step}` returns; supply that instead")),
-            None => Ok(overruled(step, None)),
-        },
+        (Resolution::Skip, ParkReason::ForwardStuck { step }) => {
+            match definition.and_then(|it| reader(it, state, step)) {
+                Some(reader) => Err(format!("`{reader}` reads what `{step}` returns; supply that instead")),
+                None => Ok(overruled(step, None)),
+            }
+        }
         (Resolution::Skip, ParkReason::CompensationStuck { step } | ParkReason::InDoubt { step }) => {
             Ok(overruled(step, None))
         }
     }
 }
 
-/// A step that needs the output of this one and has not run.
+/// A step that needs the output of this one and has not run. A list over which it runs is needed in any case.
 fn reader<'a>(definition: &'a Definition, state: &State, step: &str) -> Option<&'a str> {
     let (name, _) = split_name(step);
     let (_, it) = definition.step(name)?;
-    let needs = definition.steps.iter().filter(|later| !it.skippable && later.reads.iter().any(|read| read == name));
-    needs.map(|later| &*later.name).find(|later| state.output(later, None).is_none())
+    let needs = |later: &Step| {
+        let is_list = later.for_each.as_ref().is_some_and(|each| each.over.split('.').next() == Some(name));
+        is_list || !it.skippable && later.reads.iter().any(|read| read == name)
+    };
+    let has_run = |index: usize| matches!(list::output(definition, state, index, None), Ok(Some(_)));
+    let readers = definition.steps.iter().enumerate().filter(|(index, later)| needs(later) && !has_run(*index));
+    readers.map(|(_, later)| &*later.name).next()
 }
 
 impl UndoPlan {
@@ -285,7 +301,7 @@ impl UndoPlan {
                     _ => continue,
                 };
                 if phase == Phase::Undo {
-                    round.push(planned(definition, &after, node));
+                    round.push(planned(definition, state, node));
                     events.push(Event::Compensated { step: name(node) });
                 } else {
                     plan.in_doubt.push(name(node));

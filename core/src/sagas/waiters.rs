@@ -50,7 +50,8 @@ impl Waiters {
                 Ok(ended) => self.tell(&ended),
                 Err(error) => tracing::warn!(%error, "cannot ask for the ends of sagas; trying again"),
             }
-            pause = if std::mem::take(&mut self.lock().fresh) { FIRST_PAUSE } else { (pause * 3 / 2).min(LONGEST_PAUSE) };
+            pause =
+                if std::mem::take(&mut self.lock().fresh) { FIRST_PAUSE } else { (pause * 3 / 2).min(LONGEST_PAUSE) };
             sleep(pause).await;
         }
     }

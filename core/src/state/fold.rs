@@ -155,24 +155,33 @@ impl State {
     }
 
     fn fail(&mut self, step: &str, at: DateTime<Utc>) {
-        if !self.failed.contains(step) {
-            self.failed.insert(step.to_owned());
+        if !self.failed.contains_key(step) {
+            self.failed.insert(step.to_owned(), (self.seq, at));
         }
-        self.failing_since.get_or_insert((self.seq, at));
+        self.begin_to_fail(at);
+    }
+
+    fn begin_to_fail(&mut self, at: DateTime<Utc>) {
+        // What was forgiven in the same row never went forward in between.
+        let all_along = self.forgiven.filter(|(row, _)| *row == self.seq).map(|(_, since)| since);
+        self.failing_since.get_or_insert(all_along.unwrap_or((self.seq, at)));
     }
 
     /// The step is no longer what makes the saga fail.
     fn forgive(&mut self, step: &str) {
         self.failed.remove(step);
-        if self.failed.is_empty() && self.cancelled_at.is_none() {
-            self.failing_since = None;
+        if self.failed.is_empty()
+            && self.cancelled_at.is_none()
+            && let Some(since) = self.failing_since.take()
+        {
+            self.forgiven = Some((self.seq, since));
         }
     }
 
     fn cancel(&mut self, reason: &str, at: DateTime<Utc>) {
         self.cancelled_at.get_or_insert(self.seq);
         self.cancel_reason.get_or_insert_with(|| reason.to_owned());
-        self.failing_since.get_or_insert((self.seq, at));
+        self.begin_to_fail(at);
         // Going on killed its workers; going back may not.
         if matches!(&self.parked, Some(parked) if matches!(parked.reason, ParkReason::CrashLoop { .. })) {
             self.parked = None;
@@ -240,11 +249,9 @@ impl State {
                     self.unpark(step);
                 }
                 Answer::Rejected(rejection) => {
-                    let is_last = match record.forward {
-                        Forward::GaveUp { attempts, .. } => attempts == attempt,
-                        _ => false,
-                    };
-                    if is_last {
+                    let is_last = matches!(record.forward, Forward::GaveUp { attempts, .. } if attempts == attempt);
+                    // On a path that was given up nobody needs to know any more.
+                    if is_last && self.failed.contains_key(step) {
                         self.reject(step, attempt, rejection, at);
                         self.unpark(step);
                     }
@@ -257,7 +264,10 @@ impl State {
     /// What the saga was parked over has been settled.
     fn unpark(&mut self, step: &str) {
         if self.parked.as_ref().is_some_and(|parked| parked.reason.step() == Some(step)) {
-            let is_forward = matches!(self.parked.take(), Some(Parked { reason: ParkReason::ForwardStuck { .. } | ParkReason::InDoubt { .. }, .. }));
+            let is_forward = matches!(
+                self.parked.take(),
+                Some(Parked { reason: ParkReason::ForwardStuck { .. } | ParkReason::InDoubt { .. }, .. })
+            );
             self.recoveries = 0;
             if is_forward && !self.step(step).forward.has_failed() {
                 // It waited for this before it undid anything.

@@ -20,7 +20,7 @@ use crate::state::item_name;
 use crate::store::{NewSaga, StepTransaction, Store};
 use crate::worker::Kind;
 use crate::worker::clock::Clock;
-use crate::worker::failure::{LONGEST, Ended, Problem, Tried};
+use crate::worker::failure::{Ended, LONGEST, Problem, Tried};
 use crate::{Call, SagaId, StepError, telemetry};
 
 /// Everything that an attempt needs, owned, so that it can run beside its saga's other branches.
@@ -64,7 +64,8 @@ pub(super) async fn run<S: Store>(run: Run<S>) -> Option<Finished<S::Tx>> {
     let step = &definition.steps[run.attempt.node.step];
     let phase = phase_name(run.phase);
     let name = run.name();
-    let span = telemetry::attempt_span(run.saga, &definition.name, &name, phase, run.attempt.number, run.trace.as_deref());
+    let span =
+        telemetry::attempt_span(run.saga, &definition.name, &name, phase, run.attempt.number, run.trace.as_deref());
     let started = Instant::now();
     let (ended, outbox, tx) = match (run.phase, run.body_kind()) {
         (Phase::Probe, _) => run.as_probe().instrument(span.clone()).await,

@@ -75,7 +75,8 @@ pub(super) async fn undo<S: WorkerStore>(
     let name = item_name(&step.name, attempt.node.item);
     let done = |event| Some(Finished::event(attempt.node, Phase::Undo, event));
     let Some(child) = child else { return done(Event::Compensated { step: name }) };
-    let begun = Event::Begun { step: name.clone(), undo: true, attempt: attempt.number, within: None, child: Some(child) };
+    let begun =
+        Event::Begun { step: name.clone(), undo: true, attempt: attempt.number, within: None, child: Some(child) };
     match insist(crew.stop.clone(), || ask(&crew, parent, child)).await {
         Ok(Asked::WillBe) => done(begun),
         Ok(Asked::Undone) => done(Event::Compensated { step: name }),

@@ -163,7 +163,8 @@ impl<S: WorkerStore> Drive<S> {
                 Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
                 Action::Accept { node, phase } if !self.is_flying(*node, *phase) => {
                     let now = self.clock.now();
-                    let finished = waiting::accept(&*self.kind.steps, &self.kind.definition, &self.state, *node, *phase, now);
+                    let finished =
+                        waiting::accept(&*self.kind.steps, &self.kind.definition, &self.state, *node, *phase, now);
                     self.land(*node, *phase, finished);
                     continue;
                 }
@@ -177,9 +178,7 @@ impl<S: WorkerStore> Drive<S> {
                 }
                 _ => continue,
             };
-            if !self.is_flying(attempt.node, phase)
-                && attempt.due.is_none_or(|due| due <= self.clock.now())
-            {
+            if !self.is_flying(attempt.node, phase) && attempt.due.is_none_or(|due| due <= self.clock.now()) {
                 self.start(attempt, phase);
             }
         }
@@ -214,13 +213,15 @@ impl<S: WorkerStore> Drive<S> {
         };
         if kind.waits() && !(kind == StepKind::Child && phase == Phase::Undo) {
             let asker = waiting::Asker { saga: self.saga, priority: self.priority, trace: self.trace.as_deref() };
-            let finished = waiting::begin(&*self.kind.steps, asker, self.data(attempt.node), attempt, phase, self.clock.now());
+            let finished =
+                waiting::begin(&*self.kind.steps, asker, self.data(attempt.node), attempt, phase, self.clock.now());
             return self.land(attempt.node, phase, Some(finished));
         }
         self.flying.push((attempt.node, phase));
         if kind == StepKind::Child {
             let child = self.state.record(&step.name, attempt.node.item).and_then(|record| record.child);
-            let undo = child::undo(Arc::clone(&self.crew), Arc::clone(&self.kind), self.saga, child, attempt, self.clock);
+            let undo =
+                child::undo(Arc::clone(&self.crew), Arc::clone(&self.kind), self.saga, child, attempt, self.clock);
             return self.running.push(Box::pin(undo));
         }
         let run = Run {
@@ -276,7 +277,9 @@ impl<S: WorkerStore> Drive<S> {
     fn next_due(&self, actions: &[Action]) -> Option<Instant> {
         let waits = actions.iter().filter(|action| match action {
             Action::Run(attempt) => !self.is_flying(attempt.node, Phase::Forward),
-            Action::Probe(attempt) => ![Phase::Forward, Phase::Probe].iter().any(|it| self.is_flying(attempt.node, *it)),
+            Action::Probe(attempt) => {
+                ![Phase::Forward, Phase::Probe].iter().any(|it| self.is_flying(attempt.node, *it))
+            }
             Action::Compensate(attempt) => !self.forward_flying() && !self.is_flying(attempt.node, Phase::Undo),
             Action::Wait(wait) => !self.is_flying(wait.node, wait.phase),
             Action::Expire(_) => true,
@@ -294,6 +297,9 @@ impl<S: WorkerStore> Drive<S> {
     async fn rest(&mut self, actions: &[Action], draining: bool) -> Result<Next, StoreError> {
         let wake_in = match actions.first() {
             Some(Action::End(_) | Action::Park(_)) => {
+                return self.write(Batch::empty()).await;
+            }
+            None if self.state.parked.is_some() && self.status != Status::Parked => {
                 return self.write(Batch::empty()).await;
             }
             None => self.state.foreign.then_some(FOREIGN_PAUSE),
@@ -325,9 +331,10 @@ impl<S: WorkerStore> Drive<S> {
         // What is begun is decided on anew after a conflict, which what a call answered is not: they do not mix.
         let is_begun = |finished: &Finished<S::Tx>| waiting::is_moot_after_conflict(&finished.event);
         let first_is_begun = self.landed.front().is_some_and(is_begun);
-        while let Some(finished) = self.landed.pop_front_if(|next| {
-            (next.tx.is_none() && is_begun(next) == first_is_begun) || batch.events.is_empty()
-        }) {
+        while let Some(finished) = self
+            .landed
+            .pop_front_if(|next| (next.tx.is_none() && is_begun(next) == first_is_begun) || batch.events.is_empty())
+        {
             self.flying.retain(|flying| *flying != (finished.node, finished.phase));
             batch.events.push(finished.event);
             batch.outbox.extend(finished.outbox);
@@ -376,11 +383,11 @@ impl<S: WorkerStore> Drive<S> {
         }
     }
 
-    fn circumstances(&self) -> Circumstances {
+    fn circumstances(&self) -> Circumstances<'_> {
         Circumstances {
             status: self.status,
             now: self.clock.now(),
-            idle: self.flying.is_empty(),
+            flying: &self.flying,
             draining: self.crew.draining.is_cancelled(),
             is_child: self.parent.is_some(),
         }

@@ -55,9 +55,11 @@ impl Tried<'_> {
                 tracing::info!(reason, "skipped");
                 return (Event::Skipped { step: name, attempt: self.attempt, reason }, "skipped");
             }
-            Problem::Body(StepError::Skip(reason)) => {
-                (Cause::Data, format!("it skipped itself ({reason}), but only a step that says `skippable` may"), "data")
-            }
+            Problem::Body(StepError::Skip(reason)) => (
+                Cause::Data,
+                format!("it skipped itself ({reason}), but only a step that says `skippable` may"),
+                "data",
+            ),
             Problem::Body(error @ StepError::Data(_)) => (Cause::Data, error.to_string(), "data"),
             Problem::Body(error) => (Cause::Error, error.to_string(), "error"),
             Problem::Timeout(limit) => (Cause::Timeout, format!("no answer within {limit:?}"), "timeout"),

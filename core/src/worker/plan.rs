@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::definition::Definition;
 use crate::event::{Cause, Event, JournalRow, Outcome};
-use crate::machine::{self, Action, Direction, Phase};
+use crate::machine::{self, Action, Direction, Node, Phase};
 use crate::state::{State, item_name};
 use crate::store::{Head, Status};
 use crate::worker::failure::Tried;
@@ -17,13 +17,13 @@ pub(super) const WORTH_WAITING: Duration = Duration::from_millis(20);
 
 /// Where the worker stands when it plans an append.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Circumstances {
+pub(super) struct Circumstances<'a> {
     /// The status in the head row.
     pub(super) status: Status,
     /// The time, by the database's clock.
     pub(super) now: DateTime<Utc>,
-    /// No other attempt of this saga is under way.
-    pub(super) idle: bool,
+    /// What else of this saga is under way.
+    pub(super) flying: &'a [(Node, Phase)],
     /// The worker wants to stop.
     pub(super) draining: bool,
     /// Another saga waits for this one's output.
@@ -37,7 +37,7 @@ pub(super) struct Plan {
 }
 
 /// Completes the events that have happened by what follows from them.
-pub(super) fn plan(definition: &Definition, state: &State, happened: Vec<Event>, at: Circumstances) -> Plan {
+pub(super) fn plan(definition: &Definition, state: &State, happened: Vec<Event>, at: Circumstances<'_>) -> Plan {
     let mut after = state.clone();
     let mut row = JournalRow { saga: SagaId(uuid::Uuid::nil()), seq: state.seq + 1, events: happened, at: at.now };
     let mut events = Vec::new();
@@ -57,7 +57,7 @@ pub(super) fn plan(definition: &Definition, state: &State, happened: Vec<Event>,
     let stay = |wake_in, release| Head { status, wake_in, release, parked: None };
     let head = match actions.first() {
         // Nothing ends or parks while an attempt is under way: its outcome may still change what follows.
-        _ if !at.idle => (status != at.status).then(|| stay(None, false)),
+        _ if !at.flying.is_empty() => (status != at.status).then(|| stay(None, false)),
         Some(Action::End(outcome)) => {
             let output = if at.is_child { output(definition, &after, *outcome) } else { None };
             events.push(Event::Ended { outcome: *outcome, output });
@@ -80,20 +80,34 @@ pub(super) fn plan(definition: &Definition, state: &State, happened: Vec<Event>,
             Pause::ForEver if waits_for_no_saga(&actions) => Some(stay(None, true)),
             _ => (status != at.status).then(|| stay(None, false)),
         },
-        None => None,
+        // Somebody made it due, but what it is parked over has not been settled.
+        None => after.parked.as_ref().filter(|_| at.status != Status::Parked).map(|parked| Head {
+            status: Status::Parked,
+            wake_in: None,
+            release: true,
+            parked: Some(parked.fingerprint),
+        }),
     };
     Plan { events, head }
 }
 
 /// What is true by now without anybody's doing: no body need be called for it.
-pub(super) fn follow_ups(definition: &Definition, state: &State, actions: &[Action], at: Circumstances) -> Vec<Event> {
+pub(super) fn follow_ups(
+    definition: &Definition,
+    state: &State,
+    actions: &[Action],
+    at: Circumstances<'_>,
+) -> Vec<Event> {
     let follow_up = |action: &Action| match action {
         Action::FanOut(step) => Some(fan_out(definition, state, *step, at.now)),
-        Action::Divert { step, abandoned } if at.idle => {
+        Action::Divert { step, abandoned } if at.flying.is_empty() => {
             Some(Event::Diverted { step: definition.steps[*step].name.to_string(), abandoned: abandoned.clone() })
         }
         Action::Expire(due) if *due <= at.now => Some(Event::DeadlinePassed),
-        Action::Wait(wait) if wait.until.is_some_and(|until| until <= at.now) => {
+        // An answer that is about to be recorded came in time.
+        Action::Wait(wait)
+            if wait.until.is_some_and(|until| until <= at.now) && !at.flying.contains(&(wait.node, wait.phase)) =>
+        {
             let step = &definition.steps[wait.node.step];
             let tried = Tried { step, phase: wait.phase, attempt: wait.number, since: wait.since };
             let name = item_name(&step.name, wait.node.item);

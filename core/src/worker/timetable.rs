@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 
 use crate::StoreError;
-use crate::schedule::{Schedule, Tick};
 use crate::sagas::Hints;
+use crate::schedule::{Schedule, Tick};
 use crate::store::WorkerStore;
 use crate::worker::{Crew, Kind};
 

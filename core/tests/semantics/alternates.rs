@@ -1,6 +1,8 @@
 //! Savepoints, and paths that are taken instead of others.
 
-use super::script::{Body, Log, Script, gives, notes, ok, rejects};
+use amends::Resolution;
+
+use super::script::{Body, Log, Script, fails, gives, json, notes, ok, reads, rejects};
 use super::stage::Stage;
 
 /// hold, a savepoint → fly → seat, or else → train → berth; then pay, which reads what `seat` returned.
@@ -59,10 +61,7 @@ async fn if_the_alternate_fails_too_everything_is_undone_and_nothing_twice() {
     let (_worker, saga) = stage.play(&script).await;
 
     stage.is_compensated(saga).await;
-    assert_eq!(
-        script.log.lines(),
-        ["hold", "fly", "seat", "undo fly", "train", "berth", "undo train", "undo hold"]
-    );
+    assert_eq!(script.log.lines(), ["hold", "fly", "seat", "undo fly", "train", "berth", "undo train", "undo hold"]);
 }
 
 #[tokio::test]
@@ -150,4 +149,186 @@ async fn when_the_last_alternate_fails_everything_is_undone() {
 
     stage.is_compensated(saga).await;
     assert_eq!(script.log.lines(), ["hold", "fly", "train", "bus", "undo hold"]);
+}
+
+#[tokio::test]
+async fn a_cancelled_saga_takes_no_alternate() {
+    let script = Script::new()
+        .tx("hold", ok())
+        .undo(ok())
+        .savepoint()
+        .call("fly", ok())
+        .undo(ok())
+        .signal("seat")
+        .alternate(3)
+        .call("train", ok())
+        .after(&["hold"]);
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.waits_at(saga, "seat").await;
+
+    worker.sagas.cancel(saga, "no").await.unwrap();
+
+    stage.is_compensated(saga).await;
+    assert_eq!(script.log.lines(), ["hold", "fly", "begin seat", "undo fly", "undo hold"]);
+}
+
+#[tokio::test]
+async fn two_branches_that_fail_at_once_are_replaced_each_by_its_own_alternate() {
+    let script = Script::new()
+        .tx("hold", ok())
+        .savepoint()
+        .call("room", rejects("full"))
+        .alternate(3)
+        .call("car", rejects("sold_out"))
+        .alternate(4)
+        .after(&["hold"])
+        .call("hostel", ok())
+        .after(&["hold"])
+        .call("bicycle", ok())
+        .after(&["hold"])
+        .tx("pay", ok())
+        .after(&["room", "car"]);
+    let stage = Stage::new().await;
+
+    let (_worker, saga) = stage.play(&script).await;
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.sorted(), ["bicycle", "car", "hold", "hostel", "pay", "room"]);
+    assert_eq!(script.log.lines().last().unwrap(), "pay");
+}
+
+#[tokio::test]
+async fn a_failure_beside_a_path_undoes_everything() {
+    let script = Script::new()
+        .tx("hold", ok())
+        .undo(ok())
+        .savepoint()
+        .call("fly", ok())
+        .undo(ok())
+        .alternate(3)
+        .call("check", rejects("no_visa"))
+        .after(&["hold"])
+        .call("train", ok())
+        .after(&["hold"])
+        .tx("pay", ok())
+        .after(&["fly", "check"]);
+    let stage = Stage::new().await;
+
+    let (_worker, saga) = stage.play(&script).await;
+
+    stage.is_compensated(saga).await;
+    assert_eq!(script.log.sorted(), ["check", "fly", "hold", "undo fly", "undo hold"]);
+    assert_eq!(script.log.lines().last().unwrap(), "undo hold");
+}
+
+#[tokio::test]
+async fn the_items_of_a_list_on_a_path_are_undone_before_the_other_path_is_taken() {
+    let picks = reads(|data| match data.item::<u32>()? {
+        2 => Err(amends::reject("sold_out")),
+        item => Ok(json(&item)),
+    });
+    let script = Script::new()
+        .tx("hold", ok())
+        .undo(ok())
+        .savepoint()
+        .call("pick", picks)
+        .each("input", 1)
+        .undo(ok())
+        .alternate(2)
+        .call("order", ok())
+        .after(&["hold"])
+        .tx("pay", ok())
+        .after(&["pick"]);
+    let stage = Stage::new().await;
+    let _worker = stage.work(&[&script]);
+
+    let saga = stage.start_with(&script, &[1, 2, 3]).await;
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines(), ["hold", "pick 1", "pick 2", "undo pick 1", "order", "pay"]);
+}
+
+#[tokio::test]
+async fn a_path_in_doubt_is_parked_and_its_alternate_is_taken_once_an_operator_says_that_it_did_not_happen() {
+    let script = Script::new()
+        .tx("hold", ok())
+        .undo(ok())
+        .savepoint()
+        .call("fly", fails())
+        .attempts(1)
+        .undo_output(ok())
+        .alternate(2)
+        .call("train", ok())
+        .after(&["hold"])
+        .tx("pay", ok())
+        .after(&["fly"]);
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.parks(saga).await;
+
+    worker.sagas.resolve(saga, &Resolution::Skip, "ann", "no booking there").await.unwrap();
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines(), ["hold", "fly", "train", "pay"]);
+}
+
+/// To fly, or else to take the train, and a hotel; or else, instead of all that, to stay at home.
+fn holiday(train: Body, hotel: Body, log: &Log) -> Script {
+    Script::new()
+        .tx("hold", ok())
+        .undo(ok())
+        .savepoint()
+        .call("fly", rejects("fog"))
+        .alternate(2)
+        .call("train", train)
+        .undo(ok())
+        .after(&["hold"])
+        .call("hotel", hotel)
+        .undo(ok())
+        .after(&["fly"])
+        .alternate(4)
+        .call("stay", gives("at home"))
+        .after(&["hold"])
+        .tx("pay", notes(log, |data| Ok(format!("pay for {}", data.output::<String>(3)?))))
+        .reads(&["hotel"])
+        .after(&["hotel"])
+}
+
+#[tokio::test]
+async fn a_path_whose_own_alternate_succeeds_goes_on() {
+    let log = Log::default();
+    let script = holiday(ok(), gives("room 7"), &log);
+    let stage = Stage::new().await;
+
+    let (_worker, saga) = stage.play(&script).await;
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines(), ["hold", "fly", "train", "hotel", "pay"]);
+    assert_eq!(log.lines(), ["pay for room 7"]);
+}
+
+#[tokio::test]
+async fn if_an_alternate_inside_a_path_fails_the_alternate_of_the_whole_path_is_taken() {
+    let log = Log::default();
+    let script = holiday(rejects("strike"), gives("room 7"), &log);
+    let stage = Stage::new().await;
+
+    let (_worker, saga) = stage.play(&script).await;
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines(), ["hold", "fly", "train", "stay", "pay"]);
+    assert_eq!(log.lines(), ["pay for at home"]);
+}
+
+#[tokio::test]
+async fn what_was_taken_inside_a_path_is_undone_with_the_path() {
+    let log = Log::default();
+    let script = holiday(ok(), rejects("full"), &log);
+    let stage = Stage::new().await;
+
+    let (_worker, saga) = stage.play(&script).await;
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines(), ["hold", "fly", "train", "hotel", "undo train", "stay", "pay"]);
 }

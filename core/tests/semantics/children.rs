@@ -19,7 +19,8 @@ fn play(stage: &Stage, parent: &Script, child: &Script) -> Worker {
 async fn what_a_child_returns_is_what_the_step_returns() {
     let log = Log::default();
     let child = Script::named("child").tx("a", ok()).tx("b", gives(7));
-    let parent = parent(&child).tx("pay", notes(&log, |data| Ok(format!("pay {}", data.output::<u32>(1)?)))).reads(&["book"]);
+    let parent =
+        parent(&child).tx("pay", notes(&log, |data| Ok(format!("pay {}", data.output::<u32>(1)?)))).reads(&["book"]);
     let stage = Stage::new().await;
     let _worker = play(&stage, &parent, &child);
 
@@ -43,8 +44,8 @@ async fn a_child_that_is_rejected_undoes_its_parent_which_says_why() {
     stage.is_compensated(saga).await;
     assert_eq!(child.log.lines(), ["a", "b", "undo a"]);
     assert_eq!(parent.log.lines(), ["reserve", "begin book", "undo reserve"]);
-    let state = stage.state(saga).await;
-    assert_eq!(state.rejection().map(|(step, why)| (step, &*why.code)), Some(("book", "sold_out")));
+    let saga = stage.state(saga).await;
+    assert_eq!(saga.rejection().map(|(step, why)| (step, &*why.code)), Some(("book", "sold_out")));
 }
 
 #[tokio::test]
@@ -57,8 +58,8 @@ async fn a_child_that_gives_up_undoes_its_parent_which_says_so() {
     let saga = stage.start(&parent).await;
 
     stage.is_compensated(saga).await;
-    let state = stage.state(saga).await;
-    let (_, why) = state.rejection().unwrap();
+    let saga = stage.state(saga).await;
+    let (_, why) = saga.rejection().unwrap();
     assert_eq!((&*why.code, &*why.message), ("child_gave_up", "`a` gave up: oops"));
 }
 
@@ -101,7 +102,8 @@ async fn what_came_before_a_child_is_undone_only_after_the_child_has_been() {
 #[tokio::test]
 async fn a_child_that_is_under_way_is_undone_when_its_parent_is() {
     let child = Script::named("child").tx("a", ok()).undo(ok()).signal("stay");
-    let parent = Script::named("parent").child("book", &child).undo_child().signal("go").after(&[]).tx("no", rejects("no"));
+    let parent =
+        Script::named("parent").child("book", &child).undo_child().signal("go").after(&[]).tx("no", rejects("no"));
     let stage = Stage::new().await;
     let worker = play(&stage, &parent, &child);
     let saga = stage.start(&parent).await;
@@ -186,4 +188,103 @@ async fn a_child_for_every_item_is_a_saga_each() {
 
     stage.is_compensated(saga).await;
     assert_eq!((child.log.count("a"), child.log.count("undo a")), (3, 3));
+}
+
+#[tokio::test]
+async fn a_child_that_does_not_end_in_time_is_undone_with_its_parent() {
+    let child = Script::named("child").tx("a", ok()).undo(ok()).signal("stay");
+    let parent = parent(&child).timeout(std::time::Duration::from_millis(100));
+    let stage = Stage::new().await;
+    let _worker = play(&stage, &parent, &child);
+
+    let saga = stage.start(&parent).await;
+
+    stage.is_compensated(saga).await;
+    let booking = stage.child_of(saga, "book").await;
+    assert_eq!(stage.load(booking).await.status, Status::Compensated);
+    assert_eq!(parent.log.count("undo reserve"), 1);
+}
+
+#[tokio::test]
+async fn a_parent_waits_for_a_child_that_is_stuck_while_it_is_undone_until_an_operator_has_seen_to_it() {
+    let child = Script::named("child").tx("a", ok()).call("b", ok()).undo(fails());
+    let parent = parent(&child).tx("pay", rejects("no"));
+    let stage = Stage::new().await;
+    let worker = play(&stage, &parent, &child);
+    let saga = stage.start(&parent).await;
+    let booking = stage.child_of(saga, "book").await;
+    stage.until(booking, |loaded| loaded.status == Status::Parked).await;
+    assert_eq!(stage.load(saga).await.status, Status::Compensating);
+
+    worker.sagas.resolve(booking, &Resolution::Skip, "ann", "by hand").await.unwrap();
+
+    stage.is_compensated(saga).await;
+    assert_eq!(parent.log.count("undo reserve"), 1);
+}
+
+#[tokio::test]
+async fn a_child_behind_the_pivot_that_was_rejected_is_started_anew_when_an_operator_says_so() {
+    let child = Script::named("child").call("a", super::script::first(1, rejects("no"), gives(7)));
+    let parent = Script::named("parent").tx("pay", ok()).pivot().child("book", &child);
+    let stage = Stage::new().await;
+    let worker = play(&stage, &parent, &child);
+    let saga = stage.start(&parent).await;
+    assert_eq!(stage.parks(saga).await, ParkReason::ForwardStuck { step: "book".into() });
+    let first = stage.child_of(saga, "book").await;
+
+    worker.sagas.resolve(saga, &Resolution::Retry, "ann", "").await.unwrap();
+
+    stage.completes(saga).await;
+    assert_eq!(stage.output(saga, "book").await, Some(7));
+    assert_ne!(stage.child_of(saga, "book").await, first);
+}
+
+#[tokio::test]
+async fn a_child_that_somebody_cancelled_undoes_its_parent_which_says_so() {
+    let child = Script::named("child").tx("a", ok()).undo(ok()).signal("stay");
+    let parent = parent(&child);
+    let stage = Stage::new().await;
+    let worker = play(&stage, &parent, &child);
+    let saga = stage.start(&parent).await;
+    let booking = stage.child_of(saga, "book").await;
+    stage.waits_at(booking, "stay").await;
+
+    worker.sagas.cancel(booking, "no more trips").await.unwrap();
+
+    stage.is_compensated(saga).await;
+    let saga = stage.state(saga).await;
+    let (_, why) = saga.rejection().unwrap();
+    assert_eq!((&*why.code, &*why.message), ("child_cancelled", "no more trips"));
+}
+
+/// A child that is not undone itself, but by a compensation that needs to know what it returned.
+async fn cancelled_while_its_child_runs(child: Script, undone: &[&str]) {
+    let log = Log::default();
+    let undo = notes(&log, |data| Ok(format!("undo {}", data.output::<u32>(0)?)));
+    let parent = Script::named("parent").child("book", &child).undo_output(undo).tx("pay", ok());
+    let stage = Stage::new().await;
+    let worker = play(&stage, &parent, &child);
+    let saga = stage.start(&parent).await;
+    let booking = stage.child_of(saga, "book").await;
+    stage.waits_at(booking, "stay").await;
+
+    worker.sagas.cancel(saga, "no").await.unwrap();
+    stage.until(saga, |loaded| loaded.owner.is_none() && loaded.status == Status::Compensating).await;
+    worker.signal(booking, "stay", ()).await.unwrap();
+
+    stage.is_compensated(saga).await;
+    assert_eq!(log.lines(), undone);
+    assert_eq!(parent.log.count("pay"), 0);
+}
+
+#[tokio::test]
+async fn a_compensation_that_needs_to_know_what_a_child_returned_waits_for_it() {
+    let child = Script::named("child").signal("stay").tx("a", gives(7)).pivot();
+    cancelled_while_its_child_runs(child, &["undo 7"]).await;
+}
+
+#[tokio::test]
+async fn a_compensation_that_needs_to_know_what_a_child_returned_does_not_run_if_that_was_rejected() {
+    let child = Script::named("child").signal("stay").tx("a", rejects("sold_out")).pivot();
+    cancelled_while_its_child_runs(child, &[]).await;
 }

@@ -7,7 +7,7 @@ use amends::event::Event;
 use serde_json::json as value;
 
 use super::script::{Body, Log, PAUSE, Script, body, json, notes, ok, reads, rejects};
-use super::stage::Stage;
+use super::stage::{Stage, done};
 
 fn times_ten() -> Body {
     reads(|data| Ok(json(&(data.item::<u32>()? * 10))))
@@ -171,4 +171,45 @@ async fn a_saga_whose_list_is_none_fails_alone_and_says_why() {
         assert!(error.contains("`input.lines` is no list"), "{error}");
     }
     assert_eq!(script.log.count("undo reserve"), 2);
+}
+
+#[tokio::test]
+async fn a_request_for_every_item_is_a_message_each_and_each_waits_for_its_own_reply() {
+    let script = Script::new().request("ship").each("input", 2).undo(ok()).tx("pay", rejects("no"));
+    let stage = Stage::new().await;
+    let _worker = stage.work(&[&script]);
+    let saga = stage.start_with(&script, &["pen", "cup", "hat"]).await;
+    stage.waits_at(saga, "ship[1]").await;
+    let asked: Vec<_> = stage.requests().await.into_iter().map(|(correlation, _)| correlation.step).collect();
+    assert_eq!(asked, ["ship[0]", "ship[1]"], "two at once");
+
+    stage.reply_to(saga, "ship[1]", done(2)).await;
+    stage.waits_at(saga, "ship[2]").await;
+    stage.reply_to(saga, "ship[2]", done(3)).await;
+    stage.reply_to(saga, "ship[0]", done(1)).await;
+
+    stage.is_compensated(saga).await;
+    let saga = stage.state(saga).await;
+    let outputs: Vec<_> =
+        (0..3).map(|item| saga.output("ship", Some(item)).unwrap().decode::<u32>().unwrap()).collect();
+    assert_eq!(outputs, [1, 2, 3]);
+    assert_eq!(script.log.lines().iter().filter(|line| line.starts_with("undo ship")).count(), 3);
+}
+
+#[tokio::test]
+async fn an_item_that_is_stuck_behind_the_pivot_can_be_skipped_alone() {
+    let picks = reads(|data| match data.item::<u32>()? {
+        2 => Err(amends::reject("sold_out")),
+        item => Ok(json(&(item * 10))),
+    });
+    let script = Script::new().tx("pay", ok()).pivot().call("pick", picks).each("input", 3).tx("pack", ok());
+    let stage = Stage::new().await;
+    let worker = stage.work(&[&script]);
+    let saga = stage.start_with(&script, &[1, 2, 3]).await;
+    assert_eq!(stage.parks(saga).await, amends::event::ParkReason::ForwardStuck { step: "pick[1]".into() });
+
+    worker.sagas.resolve(saga, &amends::Resolution::Skip, "ann", "told by telephone").await.unwrap();
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines().last().unwrap(), "pack");
 }

@@ -1,7 +1,7 @@
-//! The semantics of sagas, on the store in memory. `amends-postgres` runs the same suite on PostgreSQL.
+//! The semantics of sagas, on the store in memory. `amends-postgres` runs the same suite on `PostgreSQL`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use amends::{MemoryStore, OutboxMessage};
+use amends::{Answer, Correlation, Event, MemoryStore, OutboxMessage};
 
 #[path = "suite.rs"]
 mod suite;
@@ -21,5 +21,11 @@ impl suite::Backend for Here {
 
     async fn published(&self) -> Vec<OutboxMessage> {
         self.0.published()
+    }
+
+    async fn reply(&self, to: &Correlation, answer: Answer) {
+        let (id, step) = (uuid::Uuid::now_v7(), to.step.clone());
+        let replied = Event::Replied { id, step, undo: to.undo, attempt: to.attempt, answer };
+        suite::stage::append_from_outside(&self.0, to.saga, vec![replied]).await;
     }
 }

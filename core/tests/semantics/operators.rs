@@ -4,7 +4,9 @@ use amends::event::{Event, ParkReason};
 use amends::machine::MAX_RECOVERIES;
 use amends::{Error, Resolution, StepError, WorkerId};
 
-use super::script::{Body, Log, Script, calls, fails, fails_first, fails_with, json, notes, notes_output, ok, reads, rejects};
+use super::script::{
+    Body, Log, Script, calls, fails, fails_first, fails_with, json, notes, notes_output, ok, reads, rejects,
+};
 use super::stage::{Stage, refusal};
 
 /// It is past its pivot when `mail` is stuck.
@@ -260,4 +262,91 @@ async fn two_errors_of_one_step_are_two_fingerprints() {
     assert_eq!(resolved.done, [closed]);
     stage.is_compensated(closed).await;
     stage.parks(unknown).await;
+}
+
+#[tokio::test]
+async fn a_signal_to_a_parked_saga_leaves_it_parked_where_an_operator_finds_it() {
+    let script = stuck_behind(fails()).signal("later");
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.parks(saga).await;
+    let fingerprint = stage.state(saga).await.parked.unwrap().fingerprint;
+
+    worker.signal(saga, "later", 7_u32).await.unwrap();
+
+    let resolved = worker.sagas.resolve_all(fingerprint, &Resolution::Skip, "ann", "by hand").await.unwrap();
+    assert_eq!(resolved.done, [saga]);
+    stage.is_compensated(saga).await;
+}
+
+#[tokio::test]
+async fn a_reply_that_settles_nothing_leaves_a_parked_saga_parked_where_an_operator_finds_it() {
+    let script = Script::new().request("ship").timeout(super::script::PAUSE).attempts(2).undo_output(ok());
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    assert_eq!(stage.parks(saga).await, ParkReason::InDoubt { step: "ship".into() });
+
+    // The second attempt may still have been done.
+    stage.reply_to(saga, "ship", amends::Answer::Rejected(amends::Rejection::new("no_van"))).await;
+
+    stage.until(saga, |loaded| loaded.owner.is_none() && loaded.status == amends::Status::Parked).await;
+    stage.is_listed_as_parked(saga).await;
+    worker.sagas.resolve(saga, &Resolution::Skip, "ann", "they did not").await.unwrap();
+    stage.is_compensated(saga).await;
+    assert_eq!(script.log.count("undo ship"), 0);
+}
+
+#[tokio::test]
+async fn a_step_over_whose_list_another_runs_cannot_be_skipped() {
+    let script = stuck_ahead(rejects("no")).call("pick", ok()).each("mail.lines", 1);
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.parks(saga).await;
+
+    let skip = refusal(worker.sagas.resolve(saga, &Resolution::Skip, "ann", "why not").await);
+    let list = json(&serde_json::json!({ "lines": [1, 2] }));
+    worker.sagas.resolve(saga, &Resolution::Supply(list), "ann", "by hand").await.unwrap();
+
+    assert!(skip.contains("`pick` reads what `mail` returns"), "{skip}");
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines()[3..], ["pick 1", "pick 2"]);
+}
+
+#[tokio::test]
+async fn a_retry_of_a_step_in_doubt_asks_again_and_counts_on() {
+    let log = Log::default();
+    let attempts = log.clone();
+    let charge = calls(move |call| {
+        attempts.push(format!("{} of {}", call.attempt(), call.idempotency_key()));
+        if call.attempt() == 1 { Err(StepError::retry("oops")) } else { Ok(json(&7)) }
+    });
+    let script = Script::new().call("charge", charge).attempts(1).undo_output(ok()).tx("ship", ok());
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.parks(saga).await;
+
+    worker.sagas.resolve(saga, &Resolution::Retry, "ann", "").await.unwrap();
+
+    stage.completes(saga).await;
+    assert_eq!(log.lines(), [format!("1 of {saga}/charge"), format!("2 of {saga}/charge")]);
+    assert_eq!(stage.output(saga, "charge").await, Some(7));
+}
+
+#[tokio::test]
+async fn a_step_in_doubt_whose_output_is_supplied_is_undone_with_it_if_the_saga_failed_for_another_reason() {
+    let log = Log::default();
+    let script = Script::new()
+        .call("charge", fails())
+        .attempts(1)
+        .undo_output(notes_output(&log, 0))
+        .call("check", rejects("no"))
+        .after(&[]);
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.parks(saga).await;
+
+    worker.sagas.resolve(saga, &Resolution::Supply(json(&7)), "ann", "on the statement").await.unwrap();
+
+    stage.is_compensated(saga).await;
+    assert_eq!(log.lines(), [r#"Some("7")"#]);
 }

@@ -60,8 +60,8 @@ async fn a_rejection_undoes_what_came_before_but_not_the_request() {
 
     stage.is_compensated(saga).await;
     assert_eq!(script.log.lines(), ["reserve", "begin ship", "undo reserve"]);
-    let state = stage.state(saga).await;
-    assert_eq!(state.rejection().map(|(step, rejection)| (step, &*rejection.code)), Some(("ship", "no_van")));
+    let saga = stage.state(saga).await;
+    assert_eq!(saga.rejection().map(|(step, rejection)| (step, &*rejection.code)), Some(("ship", "no_van")));
 }
 
 #[tokio::test]
@@ -132,7 +132,10 @@ async fn a_reply_after_the_end_changes_nothing() {
 
     let loaded = stage.load(saga).await;
     let after = loaded.fold();
-    assert_eq!((after.ended, &after.steps, after.failing_since), (Some(Outcome::Compensated), &before.steps, before.failing_since));
+    assert_eq!(
+        (after.ended, &after.steps, after.failing_since),
+        (Some(Outcome::Compensated), &before.steps, before.failing_since)
+    );
     assert!(loaded.status.is_final());
     assert_eq!(stage.store.ended(&[saga]).await.unwrap(), [saga]);
 }
@@ -166,14 +169,16 @@ async fn a_reply_of_another_type_leaves_the_outcome_unknown() {
     stage.reply_to(saga, "ship", done("seven")).await;
 
     stage.is_compensated(saga).await;
-    let said = |event: &Event| matches!(event, Event::Failed { failure, .. } if failure.error.contains("cannot be read"));
+    let said =
+        |event: &Event| matches!(event, Event::Failed { failure, .. } if failure.error.contains("cannot be read"));
     assert!(stage.events(saga).await.iter().any(said));
     assert_eq!(script.log.lines(), ["begin ship", "undo ship"]);
 }
 
 #[tokio::test]
 async fn a_compensation_by_request_is_done_once_its_reply_says_so() {
-    let script = Script::new().tx("reserve", ok()).undo(ok()).request("ship").undo_by_request().tx("mail", rejects("no"));
+    let script =
+        Script::new().tx("reserve", ok()).undo(ok()).request("ship").undo_by_request().tx("mail", rejects("no"));
     let stage = Stage::new().await;
     let (_worker, saga) = stage.play(&script).await;
     stage.waits_at(saga, "ship").await;

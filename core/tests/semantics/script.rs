@@ -226,7 +226,8 @@ impl Script {
 
     fn note(&self, what: &str, step: usize, data: &Data) {
         let it = &self.definition.steps[step];
-        let item = it.for_each.as_ref().map_or(String::new(), |_| format!(" {}", data.item::<serde_json::Value>().unwrap()));
+        let item =
+            it.for_each.as_ref().map_or(String::new(), |_| format!(" {}", data.item::<serde_json::Value>().unwrap()));
         self.log.push(format!("{what}{}{item}", it.name));
     }
 }

@@ -159,6 +159,7 @@ async fn a_step_that_had_its_signal_is_undone_like_any_other() {
     let script = Script::new().signal("approval").undo(ok()).tx("ship", rejects("no"));
     let stage = Stage::new().await;
     let (worker, saga) = stage.play(&script).await;
+    stage.waits_at(saga, "approval").await;
 
     worker.signal(saga, "approval", 7_u32).await.unwrap();
 

@@ -6,14 +6,13 @@ use amends::event::{Event, Outcome, ParkReason};
 use amends::state::State;
 use amends::store::{Append, Appended, Head, Loaded, NewSaga, Status, Store};
 use amends::{
-    Answer, CORRELATION_HEADER, Correlation, Error, OutboxMessage, SagaId, Sagas, SagasBuilder, StepRef,
-    WorkerId, WorkerOptions,
+    Answer, CORRELATION_HEADER, Correlation, Error, OutboxMessage, SagaId, Sagas, SagasBuilder, StepRef, WorkerId,
+    WorkerOptions,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::script::{Script, json};
 use super::{Backend, TheStore};
@@ -148,34 +147,46 @@ impl Stage {
 
     /// Answers a request of the saga, as the participant's reply does when it arrives.
     pub(crate) async fn reply(&self, to: &Correlation, answer: Answer) {
-        let (step, undo, attempt) = (to.step.clone(), to.undo, to.attempt);
-        self.append(to.saga, vec![Event::Replied { id: Uuid::now_v7(), step, undo, attempt, answer }]).await;
+        self.here.reply(to, answer).await;
     }
 
     pub(crate) async fn reply_to(&self, saga: SagaId, step: &str, answer: Answer) {
         self.reply(&Correlation { saga, step: step.to_owned(), undo: false, attempt: 1 }, answer).await;
     }
 
-    /// Writes to a saga from outside, as whoever does so must: at the next sequence number, and it is due at once.
     pub(crate) async fn append(&self, saga: SagaId, events: Vec<Event>) {
-        loop {
-            let loaded = self.load(saga).await;
-            let status = if loaded.status == Status::Parked { Status::Running } else { loaded.status };
-            let head = Head { status, wake_in: Some(Duration::ZERO), release: false, parked: None };
-            let append = Append {
-                saga,
-                seq: loaded.fold().seq + 1,
-                writer: WorkerId::new(),
-                nonce: 1,
-                events: events.clone(),
-                head: Some(head).filter(|_| !status.is_final()),
-                outbox: Vec::new(),
-                starts: Vec::new(),
-                wakes: None,
-            };
-            if let Appended::Done(_) = self.store.append(append).await.unwrap() {
-                return;
-            }
+        append_from_outside(&self.store, saga, events).await;
+    }
+
+    /// Waits until an operator finds the saga among the parked ones.
+    pub(crate) async fn is_listed_as_parked(&self, saga: SagaId) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.store.parked(None, None, 1_000).await.unwrap().contains(&saga) {
+            assert!(Instant::now() < deadline, "nobody finds it: {:#?}", self.load(saga).await);
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// Writes to a saga from outside, as whoever does so must: at the next sequence number, and it is due at once.
+pub(crate) async fn append_from_outside(store: &impl Store, saga: SagaId, events: Vec<Event>) {
+    loop {
+        let loaded = store.load(saga).await.unwrap().unwrap();
+        let status = if loaded.status == Status::Parked { Status::Running } else { loaded.status };
+        let head = Head { status, wake_in: Some(Duration::ZERO), release: false, parked: None };
+        let append = Append {
+            saga,
+            seq: loaded.fold().seq + 1,
+            writer: WorkerId::new(),
+            nonce: 1,
+            events: events.clone(),
+            head: Some(head).filter(|_| !status.is_final()),
+            outbox: Vec::new(),
+            starts: Vec::new(),
+            wakes: None,
+        };
+        if let Appended::Done(_) = store.append(append).await.unwrap() {
+            return;
         }
     }
 }

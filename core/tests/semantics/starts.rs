@@ -76,7 +76,7 @@ async fn the_same_key_finds_the_saga_also_when_it_has_ended() {
 async fn sagas_of_a_higher_priority_come_first() {
     let stage = Stage::new().await;
     let order = super::script::Log::default();
-    let script = Script::new().tx("a", notes(&order, |data| data.input()));
+    let script = Script::new().tx("a", notes(&order, Data::input));
     for (name, priority) in [("low", Priority::Low), ("normal", Priority::Normal), ("high", Priority::High)] {
         let saga = NewSaga { priority, ..NewSaga::new(&script.definition, json(name)) };
         stage.store.start(saga, None).await.unwrap();

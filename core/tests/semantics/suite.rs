@@ -1,8 +1,8 @@
 //! What every store makes of a saga. The crate that includes this file says which store: it has a `Here` that is a
 //! [`Backend`], and every rule is a test of its own.
 
-use amends::OutboxMessage;
 use amends::store::{Store, WorkerStore};
+use amends::{Answer, Correlation, OutboxMessage};
 
 mod alternates;
 mod cancels;
@@ -13,7 +13,7 @@ mod probes;
 mod requests;
 mod script;
 mod signals;
-mod stage;
+pub(crate) mod stage;
 mod starts;
 mod steps;
 mod times;
@@ -29,6 +29,9 @@ pub(crate) trait Backend: Sized {
 
     /// Every message in the outbox.
     async fn published(&self) -> Vec<OutboxMessage>;
+
+    /// Answers a request, through the door by which replies come in.
+    async fn reply(&self, to: &Correlation, answer: Answer);
 }
 
 pub(crate) type TheStore = <crate::Here as Backend>::Store;

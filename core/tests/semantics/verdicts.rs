@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use amends::{Capability, Data, Definition, Ended, Json, Saga, Step, StepError, StepFuture, StepKind, Steps, reject_with, skip};
+use amends::{
+    Capability, Data, Definition, Ended, Json, Saga, Step, StepError, StepFuture, StepKind, Steps, reject_with, skip,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Tx;

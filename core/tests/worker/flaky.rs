@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use amends::Definition;
 use amends::memory::{MemoryConn, MemoryTx};
 use amends::store::{Append, Appended, Claim, Loaded, NewSaga, Started, WorkerStore};
 use amends::{Error, MemoryStore, SagaId, Store, StoreError, WorkerId};
@@ -117,6 +118,10 @@ impl Store for Flaky {
 
 #[async_trait]
 impl WorkerStore for Flaky {
+    async fn define(&self, definitions: &[&Definition]) -> Result<(), StoreError> {
+        self.inner.define(definitions).await
+    }
+
     async fn register(&self, worker: WorkerId, name: &str, lease: Duration) -> Result<(), StoreError> {
         self.up()?;
         self.inner.register(worker, name, lease).await

@@ -6,8 +6,7 @@ use std::time::Duration;
 use amends::event::Outcome;
 use amends::memory::MemoryTx;
 use amends::{
-    Capability, Data, Definition, Ended, Error, Json, Saga, SagaId, Sagas, Started, Step, StepFuture, StepKind,
-    Steps,
+    Capability, Data, Definition, Ended, Error, Json, Saga, SagaId, Sagas, Started, Step, StepFuture, StepKind, Steps,
 };
 
 use crate::stage::{Stage, work};

@@ -50,8 +50,11 @@ async fn of_sagas_with_one_lock_one_runs_at_a_time_in_the_order_of_their_starts(
 #[tokio::test(start_paused = true)]
 async fn a_saga_that_is_undone_holds_its_lock_until_it_is() {
     let gate = Arc::new(Semaphore::new(0));
-    let script =
-        Script::new().call("a", ok()).undo(StepKind::Call, waits_for(&gate, ok())).call("no", rejects()).named("undone");
+    let script = Script::new()
+        .call("a", ok())
+        .undo(StepKind::Call, waits_for(&gate, ok()))
+        .call("no", rejects())
+        .named("undone");
     let stage = Stage::new();
     let first = waiting(&stage, &script, "x").await;
     let second = waiting(&stage, &script, "x").await;

@@ -8,7 +8,7 @@ use syn::parse::{Parse, ParseStream, Parser};
 use syn::{Error, Ident, LitInt, LitStr, Path, Token, Type, parse_quote};
 
 use crate::duration;
-use crate::model::SagaArgs;
+use crate::model::{SagaArgs, Schedule};
 use crate::sink::Sink;
 
 mod retry;
@@ -17,7 +17,7 @@ mod step;
 pub(crate) use retry::{helper, upcast};
 pub(crate) use step::step;
 
-const SAGA_KEYS: &str = "`name`, `version`, `since`, `input`, `deadline` and `crate`";
+const SAGA_KEYS: &str = "`name`, `version`, `since`, `input`, `deadline`, `every`, `cron` and `crate`";
 
 /// Reads `key`, `key = value` and `key(…)`, separated by commas. After a mistake it goes on behind the next comma.
 pub(crate) fn each_key(
@@ -69,7 +69,7 @@ fn time(input: ParseStream<'_>) -> syn::Result<Duration> {
 
 pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
     let (mut name, mut version, mut ty, mut krate) = (None::<LitStr>, None, None, None::<Path>);
-    let (mut since, mut deadline) = (None::<LitInt>, None);
+    let (mut since, mut deadline, mut schedule) = (None::<LitInt>, None, None);
     let known = sink.len();
     each_key(tokens, sink, |key, input| {
         match key.to_string().as_str() {
@@ -81,6 +81,11 @@ pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
                 since = Some(number);
             }
             "deadline" => deadline = Some(time(input)?),
+            "every" | "cron" if schedule.is_some() => {
+                return Err(Error::new(key.span(), "a saga has one schedule: `every` or `cron`"));
+            }
+            "every" => schedule = Some(Schedule::Every(time(input)?)),
+            "cron" => schedule = Some(Schedule::Cron(equals(input).and_then(five_fields)?)),
             "input" => ty = Some(equals::<Type>(input)?),
             "crate" => krate = Some(equals::<LitStr>(input)?.parse()?),
             _ => return Err(unknown(key, "#[saga]", SAGA_KEYS)),
@@ -110,7 +115,15 @@ pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
             ),
         );
     }
-    Some(SagaArgs { name, version, since: oldest, input, deadline, krate })
+    Some(SagaArgs { name, version, since: oldest, input, deadline, schedule, krate })
+}
+
+/// What else is wrong with it is found out when the saga is registered.
+fn five_fields(line: LitStr) -> syn::Result<LitStr> {
+    if line.value().split_whitespace().count() == 5 {
+        return Ok(line);
+    }
+    Err(Error::new(line.span(), "a cron line has five fields, such as \"0 3 * * *\" for every night at three, in UTC"))
 }
 
 fn non_empty(name: LitStr) -> syn::Result<LitStr> {

@@ -8,7 +8,7 @@ use syn::Path;
 use syn::ext::IdentExt;
 
 use super::types::{reads, returned, returned_at};
-use crate::model::{Attempts, Compensate, HelperArgs, Kind, Retry, Saga, SagaArgs, Step};
+use crate::model::{Attempts, Compensate, HelperArgs, Kind, Retry, Saga, SagaArgs, Schedule, Step};
 use crate::validate::Graph;
 
 const DEFAULT_CONCURRENCY: u32 = 8;
@@ -17,9 +17,20 @@ pub(super) fn definition(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenSt
     let krate = &args.krate;
     let SagaArgs { name, version, since, .. } = args;
     let deadline = option(args.deadline.map(|deadline| duration(krate, deadline)));
+    let schedule = option(args.schedule.as_ref().map(|it| schedule(krate, it)));
     let steps = saga.steps.iter().enumerate().map(|(index, it)| step(krate, saga, graph, index, it));
     // Not in a constant of their own, which could not name the type parameters of the block.
-    quote!(&#krate::__private::definition(#name, #version, #since, #deadline, &[#(#steps),*]))
+    quote!(&#krate::__private::definition(#name, #version, #since, #deadline, #schedule, &[#(#steps),*]))
+}
+
+fn schedule(krate: &Path, schedule: &Schedule) -> TokenStream {
+    match schedule {
+        Schedule::Every(every) => {
+            let every = duration(krate, *every);
+            quote!(#krate::__private::Scheduled::Every(#every))
+        }
+        Schedule::Cron(line) => quote!(#krate::__private::Scheduled::Cron(#line)),
+    }
 }
 
 fn step(krate: &Path, saga: &Saga, graph: &Graph, index: usize, step: &Step) -> TokenStream {

@@ -53,6 +53,7 @@ fn glue(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenStream {
     let output = output(args, saga);
     let constants = saga.steps.iter().filter_map(|step| constant(krate, saga, step));
     let definition = definition::definition(args, saga, graph);
+    let scheduled = args.schedule.as_ref().map(|_| scheduled(args));
     let steps = steps(args, saga, graph);
     quote! {
         // A constant of a step may name a type that is less public than the saga.
@@ -79,9 +80,22 @@ fn glue(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenStream {
             #output
 
             const DEFINITION: &'static #krate::Definition = #definition;
+
+            #scheduled
         }
 
         #steps
+    }
+}
+
+/// What it is started with that starts by itself; on the input's type, so that one that no time makes is reported there.
+fn scheduled(args: &SagaArgs) -> TokenStream {
+    let (krate, input) = (&args.krate, &args.input);
+    let of_tick = quote_spanned!(at(input.span())=> <#input as #krate::__private::OfTick>::of_tick);
+    quote! {
+        fn scheduled(__amends_tick: #krate::Tick) -> ::core::option::Option<Self::Input> {
+            ::core::option::Option::Some(#of_tick(__amends_tick))
+        }
     }
 }
 

@@ -70,6 +70,8 @@ fn check(attribute: TokenStream, block: &TokenStream) {
 fn a_slip_of_the_pen_neither_panics_nor_swallows_the_block() {
     for block in [BLOCK, ALL_KINDS] {
         check(tokens(ATTRIBUTE), &tokens(block));
+        let expanded = saga(tokens(ATTRIBUTE), tokens(block)).to_string();
+        assert!(expanded.contains("fn execute"), "what is sound gives no glue: {expanded}");
         for block in mistakes(&tokens(block)) {
             check(tokens(ATTRIBUTE), &block);
         }

@@ -17,6 +17,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 pub mod process;
+pub mod sql;
 
 /// Which card pays.
 pub const GOOD_CARD: i64 = 1;
