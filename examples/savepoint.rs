@@ -117,6 +117,7 @@ async fn travel(sagas: &Sagas<MemoryStore>) -> Result<Vec<Ended<String>>, Error>
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 #[tokio::test]
 async fn without_a_room_at_the_airport_it_goes_back_to_the_savepoint_and_takes_the_train() {
     expect_test::expect![[r#"

@@ -117,6 +117,7 @@ async fn book(sagas: &Sagas<MemoryStore>) -> Result<Vec<Ended<String>>, Error> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 #[tokio::test]
 async fn only_the_trip_without_a_hotel_is_given_back() {
     expect_test::expect![[r#"

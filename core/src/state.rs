@@ -10,6 +10,7 @@ use crate::machine::Phase;
 use crate::{Json, SagaId};
 
 mod fold;
+mod outside;
 
 /// The state of a saga after some prefix of its journal.
 ///

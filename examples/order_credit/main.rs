@@ -110,6 +110,7 @@ async fn run() -> AnyResult<Vec<Ended<i64>>> {
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 #[tokio::test]
 async fn credit_is_reserved_while_there_is_some() {
     expect_test::expect![[r#"

@@ -26,8 +26,9 @@ pub(crate) async fn set(pool: &PgPool, name: &str, timetable: &str, next: DateTi
 type Overdue = (Vec<(String, DateTime<Utc>)>, DateTime<Utc>);
 
 pub(crate) async fn overdue(pool: &PgPool, names: &[String]) -> Result<Overdue, sqlx::Error> {
+    type Row = (DateTime<Utc>, Option<String>, Option<DateTime<Utc>>);
     hook::before("overdue");
-    let rows: Vec<(DateTime<Utc>, Option<String>, Option<DateTime<Utc>>)> = sqlx::query_as(
+    let rows: Vec<Row> = sqlx::query_as(
         "select t.now, s.name, s.next_at from (select clock_timestamp() as now) t
          left join amends.schedule s on s.name = any($1) and s.next_at <= t.now",
     )

@@ -12,7 +12,7 @@ use crate::writer::Write;
 use crate::{hook, partitions};
 
 pub(crate) async fn define(pool: &PgPool, definitions: &[&Definition]) -> Result<(), sqlx::Error> {
-    let json = definitions.iter().map(|it| serde_json::to_string(it)).collect::<Result<Vec<_>, _>>().map_err(encode)?;
+    let json = definitions.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>().map_err(encode)?;
     hook::before("define");
     sqlx::query(
         "insert into amends.definition (fingerprint, name, version, definition)

@@ -11,19 +11,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::definition::StepKind;
 use crate::event::{Cause, Event, JournalRow};
-use crate::machine::{self, Action, Attempt, Node, Phase, Wait};
+use crate::machine::{self, Action, Node, Phase};
 use crate::message::OutboxMessage;
-use crate::saga::Data;
 use crate::state::{State, item_name, split_name};
 use crate::store::{Append, Appended, Loaded, NewSaga, Priority, Status, StepTransaction, WorkerStore};
-use crate::worker::attempt::{self, Finished, Run};
+use crate::worker::attempt::Finished;
 use crate::worker::clock::Clock;
 use crate::worker::failure::Tried;
 use crate::worker::insist::insist;
-use crate::worker::plan::{Circumstances, Pause, Plan, WORTH_WAITING, follow_ups, pause, plan};
-use crate::worker::{Crew, Kind, child, waiting};
+use crate::worker::plan::{Circumstances, Pause, Plan, follow_ups, pause, plan};
+use crate::worker::{Crew, Kind, waiting};
 use crate::{SagaId, StoreError, telemetry};
 
 /// How long a saga that only a newer version understands is left alone.
@@ -32,24 +30,24 @@ const FOREIGN_PAUSE: Duration = Duration::from_mins(1);
 const LOCK_PAUSE: Duration = Duration::from_secs(5);
 
 pub(super) struct Drive<S: WorkerStore> {
-    crew: Arc<Crew<S>>,
-    kind: Arc<Kind<S::Tx>>,
-    saga: SagaId,
-    trace: Option<String>,
-    priority: Priority,
-    parent: Option<SagaId>,
+    pub(super) crew: Arc<Crew<S>>,
+    pub(super) kind: Arc<Kind<S::Tx>>,
+    pub(super) saga: SagaId,
+    pub(super) trace: Option<String>,
+    pub(super) priority: Priority,
+    pub(super) parent: Option<SagaId>,
     /// It may take no step before it has its lock.
-    waits_for_lock: bool,
-    has_lock: bool,
-    state: Arc<State>,
-    status: Status,
-    clock: Clock,
-    nudge: Arc<Notify>,
+    pub(super) waits_for_lock: bool,
+    pub(super) has_lock: bool,
+    pub(super) state: Arc<State>,
+    pub(super) status: Status,
+    pub(super) clock: Clock,
+    pub(super) nudge: Arc<Notify>,
     /// The sagas that it waits for may have ended since it last looked at them.
-    look: bool,
-    flying: Vec<(Node, Phase)>,
-    running: FuturesUnordered<BoxFuture<'static, Option<Finished<S::Tx>>>>,
-    landed: VecDeque<Finished<S::Tx>>,
+    pub(super) look: bool,
+    pub(super) flying: Vec<(Node, Phase)>,
+    pub(super) running: FuturesUnordered<BoxFuture<'static, Option<Finished<S::Tx>>>>,
+    pub(super) landed: VecDeque<Finished<S::Tx>>,
 }
 
 /// Whether the saga is still this worker's business.
@@ -150,147 +148,6 @@ impl<S: WorkerStore> Drive<S> {
             Err(StoreError::Unavailable(_)) => Ok(Next::LetGo),
             Err(error) => Err(error),
         }
-    }
-
-    /// Starts every attempt that is due and not under way. Nothing is undone while a forward attempt is under way.
-    fn launch(&mut self, actions: &[Action]) {
-        let forward_flying = self.forward_flying();
-        for action in actions {
-            let (attempt, phase) = match action {
-                Action::Run(attempt) => (*attempt, Phase::Forward),
-                // While the attempt itself is under way nobody can say that it will not happen.
-                Action::Probe(attempt) if !self.is_flying(attempt.node, Phase::Forward) => (*attempt, Phase::Probe),
-                Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
-                Action::Accept { node, phase } if !self.is_flying(*node, *phase) => {
-                    let now = self.clock.now();
-                    let finished =
-                        waiting::accept(&*self.kind.steps, &self.kind.definition, &self.state, *node, *phase, now);
-                    self.land(*node, *phase, finished);
-                    continue;
-                }
-                Action::Upcast(step) => {
-                    let node = Node { step: *step, item: None };
-                    if !self.is_flying(node, Phase::Forward) {
-                        let event = waiting::upcast(&*self.kind.steps, self.data(node), self.clock.now());
-                        self.land(node, Phase::Forward, Some(Finished::event(node, Phase::Forward, event)));
-                    }
-                    continue;
-                }
-                _ => continue,
-            };
-            if !self.is_flying(attempt.node, phase) && attempt.due.is_none_or(|due| due <= self.clock.now()) {
-                self.start(attempt, phase);
-            }
-        }
-    }
-
-    /// What needed nobody else has an outcome at once.
-    fn land(&mut self, node: Node, phase: Phase, finished: Option<Finished<S::Tx>>) {
-        if let Some(finished) = finished {
-            self.flying.push((node, phase));
-            self.landed.push_back(finished);
-        }
-    }
-
-    fn is_flying(&self, node: Node, phase: Phase) -> bool {
-        self.flying.contains(&(node, phase))
-    }
-
-    fn forward_flying(&self) -> bool {
-        self.flying.iter().any(|(_, phase)| *phase != Phase::Undo)
-    }
-
-    fn data(&self, node: Node) -> Data {
-        Data { definition: Arc::clone(&self.kind.definition), state: Arc::clone(&self.state), node }
-    }
-
-    fn start(&mut self, attempt: Attempt, phase: Phase) {
-        let step = &self.kind.definition.steps[attempt.node.step];
-        let kind = match (phase, &step.compensation) {
-            (Phase::Forward, _) => step.kind,
-            (Phase::Undo, Some(undo)) => undo.kind,
-            _ => StepKind::Call,
-        };
-        if kind.waits() && !(kind == StepKind::Child && phase == Phase::Undo) {
-            let asker = waiting::Asker { saga: self.saga, priority: self.priority, trace: self.trace.as_deref() };
-            let finished =
-                waiting::begin(&*self.kind.steps, asker, self.data(attempt.node), attempt, phase, self.clock.now());
-            return self.land(attempt.node, phase, Some(finished));
-        }
-        self.flying.push((attempt.node, phase));
-        if kind == StepKind::Child {
-            let child = self.state.record(&step.name, attempt.node.item).and_then(|record| record.child);
-            let undo =
-                child::undo(Arc::clone(&self.crew), Arc::clone(&self.kind), self.saga, child, attempt, self.clock);
-            return self.running.push(Box::pin(undo));
-        }
-        let run = Run {
-            store: Arc::clone(&self.crew.store),
-            kind: Arc::clone(&self.kind),
-            saga: self.saga,
-            trace: self.trace.clone(),
-            data: self.data(attempt.node),
-            attempt,
-            phase,
-            clock: self.clock,
-            stop: self.crew.stop.clone(),
-        };
-        self.running.push(match kind {
-            // Its own task: `begin` must not be cancelled half-way, even when this saga is dropped.
-            StepKind::Tx => {
-                let task = self.crew.tasks.spawn(attempt::run(run));
-                Box::pin(async move { task.await.ok().flatten() })
-            }
-            _ => Box::pin(attempt::run(run)),
-        });
-    }
-
-    /// Looks whether the sagas that are waited for have ended.
-    async fn look_at_others(&mut self, actions: &[Action]) -> Result<(), StoreError> {
-        if !std::mem::take(&mut self.look) {
-            return Ok(());
-        }
-        let waits: Vec<Wait> = actions
-            .iter()
-            .filter_map(|action| match action {
-                Action::Wait(wait) if wait.child.is_some() && !self.is_flying(wait.node, wait.phase) => Some(*wait),
-                _ => None,
-            })
-            .collect();
-        for wait in waits {
-            let (crew, definition) = (Arc::clone(&self.crew), Arc::clone(&self.kind.definition));
-            let now = self.clock.now();
-            let ended = self.meanwhile(async move { child::ended(&crew, &definition, wait, now).await }).await;
-            match ended {
-                Ok(event) => {
-                    let finished = event.map(|event| Finished::event(wait.node, wait.phase, event));
-                    self.land(wait.node, wait.phase, finished);
-                }
-                Err(StoreError::Unavailable(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// When the next attempt that waits is due, if any does.
-    fn next_due(&self, actions: &[Action]) -> Option<Instant> {
-        let waits = actions.iter().filter(|action| match action {
-            Action::Run(attempt) => !self.is_flying(attempt.node, Phase::Forward),
-            Action::Probe(attempt) => {
-                ![Phase::Forward, Phase::Probe].iter().any(|it| self.is_flying(attempt.node, *it))
-            }
-            Action::Compensate(attempt) => !self.forward_flying() && !self.is_flying(attempt.node, Phase::Undo),
-            Action::Wait(wait) => !self.is_flying(wait.node, wait.phase),
-            Action::Expire(_) => true,
-            _ => false,
-        });
-        waits.filter_map(|action| action.due()?).min().map(|due| self.clock.instant_of(due))
-    }
-
-    /// What is due so soon is waited for here; the rest is left to the database.
-    fn is_due_soon(&self, actions: &[Action]) -> bool {
-        self.next_due(actions).is_some_and(|due| due <= Instant::now() + WORTH_WAITING)
     }
 
     /// Nothing is under way: end, park, or give the saga back until it is due.
@@ -426,7 +283,7 @@ impl<S: WorkerStore> Drive<S> {
     }
 
     /// Waits for the store while what is under way goes on.
-    async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
+    pub(super) async fn meanwhile<T>(&mut self, answer: impl Future<Output = T>) -> T {
         let mut answer = pin!(answer);
         loop {
             tokio::select! {

@@ -7,6 +7,7 @@ mod crew;
 mod drive;
 mod failure;
 mod insist;
+mod launch;
 mod options;
 mod plan;
 mod timetable;

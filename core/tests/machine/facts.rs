@@ -143,7 +143,9 @@ impl Oracle {
             }
             Event::Begun { step, .. } => self.facts_mut(self.node(step)).undo = UndoFate::Waiting,
             Event::Replied { id, step, undo, attempt, answer } => {
-                if self.ended.is_none() && !self.is_repetition(*id) {
+                // Once it has ended nothing is listened to.
+                let counts = self.ended.is_none() && !self.is_repetition(*id);
+                if counts {
                     self.reply(self.node(step), *undo, *attempt, answer);
                 }
             }

@@ -77,7 +77,7 @@ impl History {
         }
         if self.state.parked.is_some() {
             if self.bad_luck(4) {
-                return self.from_outside();
+                return self.meddle();
             }
             return self.operator();
         }
@@ -92,7 +92,7 @@ impl History {
         }
         if self.bad_luck(20) {
             self.launch_perhaps();
-            return self.from_outside();
+            return self.meddle();
         }
         self.work();
         true
@@ -106,7 +106,7 @@ impl History {
     }
 
     /// Somebody cancels, answers or sends a signal.
-    fn from_outside(&mut self) -> bool {
+    fn meddle(&mut self) -> bool {
         let event = match self.rng.u8(0..4) {
             0 if !self.oracle.is_past_pivot() || self.rng.u8(0..4) == 0 => Some(self.cancellation(false)),
             0 | 1 => self.early_signal(),

@@ -55,7 +55,6 @@ proptest! {
         let stored: Vec<_> = history.rows.iter().map(through_json).collect();
         prop_assert_eq!(&fold(&stored), state, "what was stored means the same when it is read");
     }
-
 }
 
 proptest! {
@@ -125,7 +124,7 @@ fn any_event(rng: &mut fastrand::Rng, steps: usize) -> Event {
         7 => Event::Skipped { step, attempt, reason: String::new() },
         8 | 9 => {
             let within = rng.bool().then(|| std::time::Duration::from_millis(rng.u64(..)));
-            Event::Begun { step, undo, attempt, within, child: rng.bool().then(|| SagaId(id)) }
+            Event::Begun { step, undo, attempt, within, child: rng.bool().then_some(SagaId(id)) }
         }
         10 => Event::Replied { id, step, undo, attempt, answer: Answer::Done(Json::null()) },
         11 => Event::Replied { id, step, undo, attempt, answer: Answer::Rejected(Rejection::new("no")) },

@@ -64,7 +64,9 @@ impl Oracle {
     }
 
     pub(crate) fn apply(&mut self, events: &[Event]) {
-        events.iter().for_each(|event| self.apply_event(event));
+        for event in events {
+            self.apply_event(event);
+        }
     }
 
     pub(crate) fn end_row(&mut self, at: DateTime<Utc>) {
@@ -302,6 +304,7 @@ impl Oracle {
         self.steps[node.step].of(node.item)
     }
 
+    /// The step, or its items once they are known.
     pub(crate) fn nodes(&self, step: usize) -> impl Iterator<Item = Node> + use<> {
         let items = self.steps[step].items.as_ref().map(|items| items.len() as u32);
         let each = (0..items.unwrap_or(0)).map(move |item| Node { step, item: Some(item) });
@@ -309,6 +312,7 @@ impl Oracle {
     }
 
     /// The node of that recorded name, such as `s3[1]`.
+    #[expect(clippy::unused_self, reason = "it reads best beside the other look-ups")]
     pub(crate) fn node(&self, name: &str) -> Node {
         let (step, item) = name.split_once('[').map_or((name, None), |(step, item)| (step, item.strip_suffix(']')));
         Node { step: step[1..].parse().unwrap(), item: item.map(|item| item.parse().unwrap()) }

@@ -81,9 +81,10 @@ impl History {
             return;
         }
         let record = self.recorded(node).unwrap();
-        let waiting = match (phase, &record.forward, &record.undo) {
-            (Phase::Undo, _, Undo::Waiting(waiting)) | (Phase::Forward, Forward::Waiting(waiting), _) => waiting,
-            _ => panic!("{node:?} waits for nothing"),
+        let ((Phase::Undo, _, Undo::Waiting(waiting)) | (Phase::Forward, Forward::Waiting(waiting), _)) =
+            (phase, &record.forward, &record.undo)
+        else {
+            panic!("{node:?} waits for nothing");
         };
         let Waiting { attempt, answer: Some(answer), .. } = waiting.clone() else { panic!("{node:?} has no answer") };
         let step = self.name(node);

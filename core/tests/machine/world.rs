@@ -67,9 +67,10 @@ impl History {
             if !undo && happens {
                 self.world.take_effect(node);
             }
-            let answer = match happens || (*undo && self.rng.bool()) {
-                true => Answer::Done(Json::encode(attempt).unwrap()),
-                false => Answer::Rejected(Rejection::new("no")),
+            let answer = if happens || (*undo && self.rng.bool()) {
+                Answer::Done(Json::encode(attempt).unwrap())
+            } else {
+                Answer::Rejected(Rejection::new("no"))
             };
             let id = self.world.new_id();
             self.world.messages.push(Message { step: step.clone(), undo: *undo, attempt: *attempt, answer, id });
@@ -80,7 +81,7 @@ impl History {
     pub(crate) fn any_reply(&mut self) -> Option<Event> {
         let messages: Vec<_> = self.world.messages.iter().filter(|message| self.is_request(message)).cloned().collect();
         let message = messages.get(self.rng.usize(0..messages.len().max(1)))?;
-        let attempt = message.attempt + if self.rng.u8(0..8) == 0 { 1 } else { 0 };
+        let attempt = message.attempt + u32::from(self.rng.u8(0..8) == 0);
         Some(self.replied(message, attempt))
     }
 

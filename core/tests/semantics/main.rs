@@ -3,6 +3,7 @@
 
 use amends::{Answer, Correlation, Event, MemoryStore, OutboxMessage};
 
+mod handover;
 #[path = "suite.rs"]
 mod suite;
 

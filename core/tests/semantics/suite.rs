@@ -11,7 +11,7 @@ mod lists;
 mod operators;
 mod probes;
 mod requests;
-mod script;
+pub(crate) mod script;
 mod signals;
 pub(crate) mod stage;
 mod starts;
