@@ -88,7 +88,9 @@ async fn those_of_a_higher_priority_are_claimed_first_and_those_that_compensate_
     let (undo, forward): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(status, _)| *status == Status::Compensating);
     assert_eq!(undo.iter().map(|(_, priority)| *priority).collect::<Vec<_>>(), [Priority::High, Priority::Low]);
     let mut expected = Vec::new();
-    Priority::ALL.into_iter().for_each(|priority| expected.extend([priority; 3]));
+    for priority in Priority::ALL {
+        expected.extend([priority; 3]);
+    }
     assert_eq!(forward.iter().map(|(_, priority)| *priority).collect::<Vec<_>>(), expected);
 }
 

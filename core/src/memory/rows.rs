@@ -130,7 +130,8 @@ impl Rows {
         let is_lost = |row: &SagaRow| claim.sweep && !row.status.is_final() && !claim.driven.contains(&row.saga.id);
         let is_wanted = |row: &SagaRow| row.owner == Some(claim.worker) && (is_due(row, now) || is_lost(row));
         for row in self.sagas.values_mut().filter(|row| is_wanted(row)) {
-            row.wake_at = None;
+            // Its owner may be letting go of it at this moment, and would not hear of this.
+            row.wake_at = Some(now + LOOK_AGAIN);
             taken.push(row.saga.id);
         }
         let mut room = (claim.limit, claim.forward_limit);
@@ -278,6 +279,9 @@ impl Rows {
         wanted.map(|row| row.saga.id).filter(move |saga| after.is_none_or(|after| *saga > after))
     }
 }
+
+/// What its owner is told to look at is due again after this, in case that it did not hear.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A time beyond the calendar's end could not be computed.
 const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);

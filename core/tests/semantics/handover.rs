@@ -139,7 +139,7 @@ async fn ends(store: &Slow, saga: SagaId) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), has_ended).await.expect("it goes on");
+    tokio::time::timeout(Duration::from_secs(20), has_ended).await.expect("it goes on");
 }
 
 #[tokio::test]
