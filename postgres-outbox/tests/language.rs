@@ -141,8 +141,8 @@ async fn a_saga_is_started_signalled_and_answered_in_plain_sql() {
     stage.until(COMPLETED).await;
 
     // The same id counted once, and what was said is what the steps returned.
-    let state = stage_store(&stage).load(saga).await.unwrap().unwrap();
-    assert_eq!(state.input.decode::<Value>().unwrap(), input);
+    let loaded = stage_store(&stage).load(saga).await.unwrap().unwrap();
+    assert_eq!(loaded.input.decode::<Value>().unwrap(), input);
     assert_eq!(journal(stage.pool(), "succeeded").await, 3);
     let price: Value = sqlx::query_scalar(
         "select e.event -> 'succeeded' -> 'output' from amends.journal j cross join json_array_elements(j.events) as e(event)

@@ -119,7 +119,11 @@ impl State {
 
     fn fail(&mut self, step: &str, at: DateTime<Utc>) {
         if !self.failed.contains_key(step) {
-            self.failed.insert(step.to_owned(), (self.seq, at));
+            // Once one item has failed no other is begun, whatever becomes of that one.
+            let (name, _) = split_name(step);
+            let others = self.failed.iter().filter(|(other, _)| split_name(other).0 == name);
+            let since = others.map(|(_, since)| *since).min().unwrap_or((self.seq, at));
+            self.failed.insert(step.to_owned(), since);
         }
         self.begin_to_fail(at);
     }
