@@ -52,3 +52,14 @@ async fn buy(sagas: &Sagas<MemoryStore>) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[test]
+#[allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+fn what_is_written_to_disk_has_not_changed() {
+    expect_test::expect![[r#"
+        saga buy-ticket v1
+          call hold, undone by call give_back
+          call charge after hold, pivot"#]]
+    .assert_eq(&BuyTicket::DEFINITION.to_string());
+}

@@ -7,8 +7,6 @@ pub use std::vec::Vec;
 
 pub use serde::{Serialize, de::DeserializeOwned};
 
-pub use crate::waits::{Begins, kind};
-
 use crate::Tick;
 use crate::{
     Begin, Call, Child, Definition, Json, Message, Request, Saga, Schedule, Signal, Step, StepError, StepResult,
@@ -108,7 +106,7 @@ pub fn accepts<T: DeserializeOwned>(answer: &Json) -> StepResult<()> {
     answer.decode::<T>().map(drop).map_err(StepError::Data)
 }
 
-/// What the body of a request returns: [`Begins`] with a message that fits the kind.
+/// What the body of a request returns.
 #[diagnostic::on_unimplemented(
     message = "what asks by a request returns `Request<Command, Reply>`, not `{Self}`",
     label = "this is what it returns",
@@ -126,7 +124,7 @@ impl<M: Message, R: Serialize + DeserializeOwned> BeginsRequest for Request<M, R
     type Output = R;
 
     fn begin(self) -> StepResult<Begin> {
-        Begins::<kind::request>::begin(self)
+        self.into_begin()
     }
 }
 
@@ -157,7 +155,7 @@ impl<T: Serialize + DeserializeOwned> BeginsSignal for Signal<T> {
     type Output = T;
 
     fn begin(self) -> StepResult<Begin> {
-        Begins::<kind::signal>::begin(self)
+        Ok(Begin::Listen)
     }
 }
 
@@ -196,7 +194,7 @@ impl<G: Saga> BeginsChild for Child<G> {
     };
 
     fn begin(self) -> StepResult<Begin> {
-        Begins::begin(self)
+        self.into_begin()
     }
 }
 

@@ -3,9 +3,6 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-
 use crate::message::{Message, OutboxMessage};
 use crate::saga::{Begin, Saga};
 use crate::store::{NewSaga, Priority};
@@ -57,71 +54,17 @@ impl<G: Saga> Child<G> {
     }
 }
 
-/// How the body of a step that waits ends: with what it begins.
-///
-/// `K` is the kind of the step; see [`kind`].
-#[diagnostic::on_unimplemented(
-    message = "a `{K}` step does not return `{Self}`",
-    label = "a `request` step returns `Request<Command, Reply>`, a `signal` step `Signal<T>`, a `child` step `Child<Saga>`",
-    note = "or a `StepResult` of it"
-)]
-pub trait Begins<K> {
-    /// What the step returns once the answer has come.
-    type Output: Serialize + DeserializeOwned;
-
-    /// What it begins.
-    ///
-    /// # Errors
-    /// Returns the error of the body, or [`StepError::Data`] if the message or the input cannot be stored.
-    fn begin(self) -> StepResult<Begin>;
-}
-
-/// The kinds of steps that wait for an answer.
-pub mod kind {
-    /// A `request` step.
-    #[derive(Debug)]
-    #[allow(non_camel_case_types)]
-    pub enum request {}
-    /// A `signal` step.
-    #[derive(Debug)]
-    #[allow(non_camel_case_types)]
-    pub enum signal {}
-    /// A `child` step.
-    #[derive(Debug)]
-    #[allow(non_camel_case_types)]
-    pub enum child {}
-}
-
-impl<M: Message, R: Serialize + DeserializeOwned> Begins<kind::request> for Request<M, R> {
-    type Output = R;
-
-    fn begin(self) -> StepResult<Begin> {
+impl<M, R> Request<M, R> {
+    /// What the step begins, or why its message cannot be stored.
+    pub(crate) fn into_begin(self) -> StepResult<Begin> {
         self.message.map(Begin::Message).map_err(StepError::from_data)
     }
 }
 
-impl<T: Serialize + DeserializeOwned> Begins<kind::signal> for Signal<T> {
-    type Output = T;
-
-    fn begin(self) -> StepResult<Begin> {
-        Ok(Begin::Listen)
-    }
-}
-
-impl<G: Saga> Begins<kind::child> for Child<G> {
-    type Output = G::Output;
-
-    fn begin(self) -> StepResult<Begin> {
+impl<G> Child<G> {
+    /// What the step begins, or why the saga's input cannot be stored.
+    pub(crate) fn into_begin(self) -> StepResult<Begin> {
         self.saga.map(|saga| Begin::Saga(Box::new(saga))).map_err(StepError::from_data)
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<K, B: Begins<K>, E: Into<StepError>> Begins<K> for Result<B, E> {
-    type Output = B::Output;
-
-    fn begin(self) -> StepResult<Begin> {
-        self.map_err(Into::into)?.begin()
     }
 }
 
