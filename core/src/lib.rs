@@ -46,7 +46,7 @@
 //! });
 //! let trip = sagas.start_now(BookTrip::key("trip 17"), &"Atlantis".to_owned()).await?.id();
 //! let ended = sagas.outcome::<BookTrip>(trip).await?;
-//! assert!(matches!(ended, Ended::Compensated(why) if why.rejection.is_some_and(|it| it.code == "no_rooms")));
+//! assert!(matches!(&ended, Ended::Compensated(why) if why.rejection.as_ref().is_some_and(|it| it.code == "no_rooms")));
 //! # shutdown.cancel();
 //! # worker.await??;
 //! # Ok(())
