@@ -181,6 +181,11 @@ impl Definition {
         self.steps.iter().enumerate().find(|(_, step)| step.name == name)
     }
 
+    /// Something in it is due so long after its start.
+    pub(crate) fn counts_from_start(&self) -> bool {
+        self.deadline.is_some() || self.steps.iter().any(|step| !step.delay.is_zero())
+    }
+
     /// All steps that come before `step`.
     pub fn ancestors(&self, step: usize) -> impl Iterator<Item = usize> {
         let mut known = vec![false; step];

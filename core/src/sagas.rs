@@ -129,7 +129,9 @@ impl<S: WorkerStore> Sagas<S> {
     pub async fn start_now<G: Saga>(&self, key: Key<G>, input: &G::Input) -> Result<Started, Error> {
         let saga = new_saga(key, input)?;
         // With a worker in this process that has room, the saga is its own from the beginning and need not be claimed.
-        let place = self.hints.place(&(saga.name.clone(), saga.version));
+        // Delays and deadlines count from the database's time of the start, which only a claim brings.
+        let place =
+            if G::DEFINITION.counts_from_start() { None } else { self.hints.place(&(saga.name.clone(), saga.version)) };
         let owner = place.as_ref().map(|(crew, _)| crew.worker);
         let started = self.store.start(saga.clone(), owner).await?;
         match (started, place) {
@@ -150,7 +152,9 @@ impl<S: WorkerStore> Sagas<S> {
         if !compatibility.is_safe() {
             return Err(Error::Strands(compatibility.to_string()));
         }
-        let definitions: Vec<_> = self.kinds.values().map(|kind| &*kind.definition).collect();
+        // Not once more for each older version that one of them carries on.
+        let own = self.kinds.iter().filter(|((_, version), kind)| kind.definition.version == *version);
+        let definitions: Vec<_> = own.map(|(_, kind)| &*kind.definition).collect();
         self.store.define(&definitions).await?;
         let (store, kinds, hints) = (Arc::clone(&self.store), Arc::clone(&self.kinds), Arc::clone(&self.hints));
         Ok(worker::run(store, kinds, hints, self.options.clone(), shutdown).await?)
@@ -242,9 +246,9 @@ impl<S: WorkerStore> Sagas<S> {
 
 /// Registers each definition for the older versions whose sagas it carries on, where these are not registered themselves.
 fn carry_on<T>(kinds: &mut Kinds<T>) {
-    let mut newest_first: Vec<_> = kinds.values().cloned().collect();
-    newest_first.sort_by_key(|kind| kind.definition.version);
-    for kind in newest_first {
+    let mut oldest_first: Vec<_> = kinds.values().cloned().collect();
+    oldest_first.sort_by_key(|kind| kind.definition.version);
+    for kind in oldest_first {
         for version in kind.definition.since..kind.definition.version {
             let key = (kind.definition.name.to_string(), version);
             // The oldest that can is nearest to what the saga was started as.
