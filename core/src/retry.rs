@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// No pause is longer: a century. A time beyond the calendar's end could not be computed.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);
+
 /// How often, and after how long, a failed attempt is tried again.
 ///
 /// The pause doubles from `first` up to `longest`. A part of each pause is drawn at random, so that many sagas which

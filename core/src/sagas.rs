@@ -225,17 +225,8 @@ impl<S: WorkerStore> Sagas<S> {
 
     /// `false` if somebody has moved the saga since `seq`.
     async fn append_if_unmoved(&self, saga: SagaId, seq: i64, event: Event, head: Head) -> Result<bool, Error> {
-        let append = Append {
-            saga,
-            seq: seq + 1,
-            writer: self.writer,
-            nonce: fastrand::i64(..),
-            events: vec![event],
-            head: Some(head),
-            outbox: Vec::new(),
-            starts: Vec::new(),
-            wakes: None,
-        };
+        let append = Append::new(saga, seq + 1, self.writer, fastrand::i64(..), vec![event]);
+        let append = Append { head: Some(head), ..append };
         let is_written = matches!(self.store.append(append).await?, Appended::Done(_));
         if is_written {
             self.hints.add(saga);

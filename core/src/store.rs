@@ -267,6 +267,13 @@ pub struct Append {
     pub wakes: Option<SagaId>,
 }
 
+impl Append {
+    /// These events and nothing else.
+    pub const fn new(saga: SagaId, seq: i64, writer: WorkerId, nonce: i64, events: Vec<Event>) -> Self {
+        Self { saga, seq, writer, nonce, events, head: None, outbox: Vec::new(), starts: Vec::new(), wakes: None }
+    }
+}
+
 /// The scheduling part of a saga's head row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {

@@ -95,17 +95,7 @@ pub(crate) async fn orphans(pool: &PgPool, claim: &Claim) -> Result<Vec<(SagaId,
 
 /// Adoption is an append like any other, and so fences whatever the dead worker still does.
 pub(crate) fn adoption(worker: WorkerId, saga: SagaId, seq: i64) -> Write {
-    let append = Append {
-        saga,
-        seq: seq + 1,
-        writer: worker,
-        // A worker adopts a saga once at a given seq, and its own appends count from 0 upwards.
-        nonce: -1,
-        events: vec![Event::Adopted { by: worker }],
-        head: None,
-        outbox: Vec::new(),
-        starts: Vec::new(),
-        wakes: None,
-    };
+    // A worker adopts a saga once at a given seq, and its own appends count from 0 upwards.
+    let append = Append::new(saga, seq + 1, worker, -1, vec![Event::Adopted { by: worker }]);
     Write { append, new_owner: Some(worker) }
 }

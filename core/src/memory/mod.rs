@@ -142,17 +142,7 @@ impl WorkerStore for MemoryStore {
         let mut rows = self.rows();
         let orphans = rows.orphans(&claim);
         let adopted = orphans.into_iter().filter(|(saga, seq)| {
-            let append = Append {
-                saga: *saga,
-                seq: seq + 1,
-                writer: claim.worker,
-                nonce: -1,
-                events: vec![Event::Adopted { by: claim.worker }],
-                head: None,
-                outbox: Vec::new(),
-                starts: Vec::new(),
-                wakes: None,
-            };
+            let append = Append::new(*saga, seq + 1, claim.worker, -1, vec![Event::Adopted { by: claim.worker }]);
             rows.append(append) != Appended::Conflict && rows.own(*saga, claim.worker)
         });
         let adopted: Vec<_> = adopted.collect();

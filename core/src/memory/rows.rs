@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::event::JournalRow;
 use crate::message::OutboxMessage;
+use crate::retry::LONGEST_PAUSE;
 use crate::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Status};
 use crate::{Error, SagaId, WorkerId};
 
@@ -282,9 +283,6 @@ impl Rows {
 
 /// What its owner is told to look at is due again after this, in case that it did not hear.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
-/// A time beyond the calendar's end could not be computed.
-const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);
 
 fn is_due(row: &SagaRow, now: DateTime<Utc>) -> bool {
     row.wake_at.is_some_and(|wake_at| wake_at <= now)

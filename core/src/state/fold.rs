@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use super::{Attempts, Fan, Forward, Parked, State, StepState, Undo, Waiting, split_name};
 use crate::Json;
 use crate::event::{Answer, Event, Failure, ParkReason, Rejection};
+use crate::retry::LONGEST_PAUSE;
 
 /// More items than this are not believed: the list would be longer than an input can be.
 const MOST_ITEMS: u32 = 1 << 20;
@@ -254,9 +255,6 @@ impl Undo {
         }
     }
 }
-
-/// No pause is longer: a century. A time beyond the calendar's end could not be computed.
-const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);
 
 fn undo_failed(undo: &Undo, failure: &Failure, at: DateTime<Utc>) -> Undo {
     match failure.retry_in {

@@ -15,12 +15,13 @@ use crate::definition::StepKind;
 use crate::event::Event;
 use crate::machine::{Attempt, Node, Phase};
 use crate::message::OutboxMessage;
+use crate::retry::LONGEST_PAUSE;
 use crate::saga::{Capability, Data, StepFuture};
 use crate::state::item_name;
 use crate::store::{NewSaga, StepTransaction, Store};
 use crate::worker::Kind;
 use crate::worker::clock::Clock;
-use crate::worker::failure::{Ended, LONGEST, Problem, Tried};
+use crate::worker::failure::{Ended, Problem, Tried};
 use crate::{Call, SagaId, StepError, telemetry};
 
 /// Everything that an attempt needs, owned, so that it can run beside its saga's other branches.
@@ -111,7 +112,7 @@ impl<S: Store> Run<S> {
             Phase::Undo => step.compensation.as_ref().map(|undo| undo.timeout),
             Phase::Probe => step.probe.as_ref().map(|probe| probe.timeout),
         };
-        timeout.unwrap_or(step.timeout).min(LONGEST)
+        timeout.unwrap_or(step.timeout).min(LONGEST_PAUSE)
     }
 
     fn body<'a>(&'a self, capability: Capability<'a, S::Tx>) -> StepFuture<'a> {

@@ -114,17 +114,9 @@ async fn ask<S: WorkerStore>(crew: &Crew<S>, parent: SagaId, child: SagaId) -> R
         if kind.is_some_and(|kind| is_past_pivot(&kind.definition, &state)) {
             return Ok(Asked::PastPivot);
         }
-        let append = Append {
-            saga: child,
-            seq: state.seq + 1,
-            writer: crew.worker,
-            nonce: crew.nonce(),
-            events: vec![Event::Cancelled { id, reason: format!("saga {parent} is undone"), reopens: true }],
-            head: Some(head(&loaded, &state)),
-            outbox: Vec::new(),
-            starts: Vec::new(),
-            wakes: None,
-        };
+        let events = vec![Event::Cancelled { id, reason: format!("saga {parent} is undone"), reopens: true }];
+        let append = Append::new(child, state.seq + 1, crew.worker, crew.nonce(), events);
+        let append = Append { head: Some(head(&loaded, &state)), ..append };
         if let Appended::Done(_) = crew.store.append(append).await? {
             return Ok(Asked::WillBe);
         }

@@ -188,22 +188,10 @@ impl<S: WorkerStore> Crew<S> {
             if loaded.owner != Some(self.worker) {
                 return Ok(());
             }
-            let append = Append {
-                saga,
-                seq: loaded.fold().seq + 1,
-                writer: self.worker,
-                nonce: self.nonce(),
-                events: vec![Event::Adopted { by: self.worker }],
-                head: Some(Head {
-                    status: loaded.status,
-                    wake_in: Some(PAUSE_AFTER_ERROR),
-                    release: true,
-                    parked: None,
-                }),
-                outbox: Vec::new(),
-                starts: Vec::new(),
-                wakes: None,
-            };
+            let head = Head { status: loaded.status, wake_in: Some(PAUSE_AFTER_ERROR), release: true, parked: None };
+            let events = vec![Event::Adopted { by: self.worker }];
+            let append = Append::new(saga, loaded.fold().seq + 1, self.worker, self.nonce(), events);
+            let append = Append { head: Some(head), ..append };
             if let Appended::Done(_) = self.store.append(append).await? {
                 return Ok(());
             }

@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::definition::Step;
 use crate::event::{Cause, Event, Failure};
 use crate::machine::Phase;
+use crate::retry::LONGEST_PAUSE;
 use crate::{Json, RetryPolicy, StepError, sanitize};
 
 /// How the body of an attempt ended; a probe's may end with nothing.
@@ -17,9 +18,6 @@ pub(super) enum Problem {
     Timeout(Duration),
     Panic(String),
 }
-
-/// What is longer, such as `Duration::MAX`, could not be added to a time.
-pub(super) const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// An attempt at an action of a step.
 #[derive(Debug, Clone, Copy)]
@@ -86,7 +84,7 @@ impl Tried<'_> {
             Phase::Probe => self.step.probe.as_ref().map(|probe| probe.retry),
         };
         let policy = policy.unwrap_or(self.step.retry);
-        let policy = RetryPolicy { longest: policy.longest.min(LONGEST), ..policy };
+        let policy = RetryPolicy { longest: policy.longest.min(LONGEST_PAUSE), ..policy };
         let spent = self.since.map_or(Duration::ZERO, |since| (now - since).to_std().unwrap_or_default());
         let retry_in = match cause {
             Cause::Data => None,

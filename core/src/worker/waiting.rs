@@ -5,11 +5,12 @@ use chrono::{DateTime, Utc};
 use crate::definition::{Definition, Step, StepKind};
 use crate::event::{Answer, Cause, Event};
 use crate::machine::{Attempt, Node, Phase};
+use crate::retry::LONGEST_PAUSE;
 use crate::saga::{Begin, Data, Steps};
 use crate::state::{Forward, State, Undo, Waiting, item_name};
 use crate::store::{Priority, StepTransaction};
 use crate::worker::attempt::{Finished, contain_now};
-use crate::worker::failure::{LONGEST, Problem, Tried};
+use crate::worker::failure::{Problem, Tried};
 use crate::{CORRELATION_HEADER, Correlation, IDEMPOTENCY_HEADER, SagaId};
 
 /// The saga that asks.
@@ -44,7 +45,7 @@ pub(super) fn begin<T: StepTransaction>(
         Some(compensation) if undo => compensation.timeout,
         _ => step.timeout,
     };
-    let within = (timeout < LONGEST).then_some(timeout);
+    let within = (timeout < LONGEST_PAUSE).then_some(timeout);
     let (mut outbox, mut starts) = (Vec::new(), Vec::new());
     match begun {
         Begin::Message(mut message) => {
