@@ -71,6 +71,8 @@ mod schedule;
 pub mod state;
 pub mod store;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod trace;
 mod waits;
 mod worker;
