@@ -26,7 +26,8 @@ pub(crate) use regions::Alternate;
 ///
 /// # Stability
 /// The name, the version, the step names, kinds and edges are written to disk with every saga; see
-/// [`fingerprint`](Self::fingerprint). Policies, timeouts, delays, the deadline and the schedule may change at any time.
+/// [`fingerprint`](Self::fingerprint). Policies, timeouts, delays, the deadline, the
+/// schedule and the concurrency may change at any time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     /// The name of the saga, unique in the database.
@@ -41,6 +42,9 @@ pub struct Definition {
     pub deadline: Option<Duration>,
     /// When it starts by itself.
     pub schedule: Option<Schedule>,
+    /// So many sagas of this name go forward at once, in all workers together; the others stay due. Those that wait in the
+    /// database do not count, nor do those that are undone: these are never held up.
+    pub concurrency: Option<u32>,
 }
 
 /// One step of a [`Definition`].
@@ -173,7 +177,7 @@ impl Definition {
 
     /// A definition without options.
     pub const fn new(name: Cow<'static, str>, version: u32, steps: Cow<'static, [Step]>) -> Self {
-        Self { name, version, since: version, steps, deadline: None, schedule: None }
+        Self { name, version, since: version, steps, deadline: None, schedule: None, concurrency: None }
     }
 
     /// The step of that name.

@@ -18,6 +18,7 @@ pub const fn definition(
     version: u32,
     since: u32,
     deadline: Option<Duration>,
+    concurrency: Option<u32>,
     schedule: Option<Scheduled>,
     steps: &'static [Step],
 ) -> Definition {
@@ -26,7 +27,8 @@ pub const fn definition(
         Some(Scheduled::Cron(line)) => Some(Schedule::Cron(Cow::Borrowed(line))),
         None => None,
     };
-    Definition { name: Cow::Borrowed(name), version, since, steps: Cow::Borrowed(steps), deadline, schedule }
+    let steps = Cow::Borrowed(steps);
+    Definition { name: Cow::Borrowed(name), version, since, steps, deadline, schedule, concurrency }
 }
 
 /// A [`Schedule`] that can be an argument of a constant function.

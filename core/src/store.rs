@@ -78,7 +78,8 @@ pub trait WorkerStore: Store {
     async fn heartbeat(&self, worker: WorkerId, lease: Duration) -> Result<(), StoreError>;
 
     /// Takes due sagas that nobody owns, those that compensate first, and hands back the worker's own that were
-    /// written to from outside.
+    /// written to from outside. However many workers claim at once, of a name in [`Claim::bounds`] no more go forward
+    /// than that says.
     async fn claim(&self, claim: Claim) -> Result<Vec<Loaded>, StoreError>;
 
     /// Takes over sagas of a worker whose lease has run out, by an [`Event::Adopted`] in each journal. An empty answer
@@ -350,6 +351,8 @@ pub struct Claim {
     pub limit: usize,
     /// At most so many that go forward; the rest is kept for those that compensate.
     pub forward_limit: usize,
+    /// Names of which at most so many may go forward at once, whoever owns them.
+    pub bounds: Vec<(String, u32)>,
     /// Sagas that were started here a moment ago and may have been committed since.
     pub hints: Vec<SagaId>,
     /// Look at every due saga, not only at those due since the last look; and hand back the worker's own that it does not

@@ -38,6 +38,7 @@ use proc_macro::TokenStream;
 /// | `since = 1` | the oldest version whose sagas this one carries on; its own without it |
 /// | `input = T` | what it is started with |
 /// | `deadline = "1h"` | a saga that has not passed its pivot so long after its start is undone |
+/// | `concurrency = 10` | so many go forward at once, in all workers together; those that wait or are undone do not count |
 /// | `every = "5m"`, `cron = "0 3 * * *"` | it starts by itself, once for all workers, in UTC; its input is made of a `Tick` by `From` |
 /// | `crate = "path"` | where `amends` is, if it was renamed |
 ///

@@ -25,6 +25,7 @@ pub(crate) struct SagaArgs {
     pub(crate) since: u32,
     pub(crate) input: Type,
     pub(crate) deadline: Option<Duration>,
+    pub(crate) concurrency: Option<u32>,
     pub(crate) schedule: Option<Schedule>,
     pub(crate) krate: Path,
 }

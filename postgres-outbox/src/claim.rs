@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::bounded;
 use crate::load::{self, HeadRow, head_columns};
 
 /// Everything due before this was taken, but for starts that committed late; those are found by a hint or a full sweep.
@@ -35,13 +36,13 @@ impl Mark {
 /// at the next one, and locks its rows, only if the limit is not reached.
 const CLAIM: &str = concat!(
     "with registered as (
-        select * from unnest($2::text[], $3::int[]) as r(name, version)
+        select name, version, name = any($10) as bounded from unnest($2::text[], $3::int[]) as r(name, version)
     ), nudged as (
         update amends.saga set wake_at = now() + interval '5 seconds'
         where owner = $1 and (wake_at <= now() or ($8 and id <> all($9))) returning *
     ), hinted as (
         select s.id from amends.saga s join registered r on r.name = s.name and r.version = s.version
-        where s.id = any($4) and s.owner is null and s.wake_at <= now() and s.status in ('running', 'compensating')
+        where s.id = any($4) and s.owner is null and s.wake_at <= now() and (s.status = 'compensating' or (s.status = 'running' and not r.bounded))
         limit $6
         for update of s skip locked
     ), undo as (
@@ -58,7 +59,7 @@ const CLAIM: &str = concat!(
     ), forward as (
         select d.id from (
             select * from registered cross join (values (1::smallint), (0::smallint), (-1::smallint)) as p(priority)
-            order by priority desc
+            where not bounded order by priority desc
         ) l cross join lateral (
             select s.id from amends.saga s
             where s.name = l.name and s.version = l.version and s.status = 'running' and s.priority = l.priority
@@ -83,7 +84,7 @@ pub(crate) async fn due(pool: &PgPool, claim: &Claim, mark: &Mark) -> Result<Vec
     let hints: Vec<Uuid> = claim.hints.iter().map(|saga| saga.0).collect();
     crate::hook::before("claim");
     let before: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(pool).await?;
-    let heads: Vec<HeadRow> = sqlx::query_as(CLAIM)
+    let mut heads: Vec<HeadRow> = sqlx::query_as(CLAIM)
         .bind(claim.worker.0)
         .bind(names)
         .bind(versions)
@@ -93,10 +94,12 @@ pub(crate) async fn due(pool: &PgPool, claim: &Claim, mark: &Mark) -> Result<Vec
         .bind(if claim.sweep { None } else { mark.get() })
         .bind(claim.sweep)
         .bind(claim.driven.iter().map(|saga| saga.0).collect::<Vec<Uuid>>())
+        .bind(claim.bounds.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
         .fetch_all(pool)
         .await?;
     if heads.len() < claim.forward_limit {
         mark.set(before);
     }
+    heads.extend(bounded::due(pool, claim, claim.forward_limit.saturating_sub(heads.len())).await?);
     load::with_journals(pool, heads).await
 }

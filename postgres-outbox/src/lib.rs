@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod bounded;
 mod claim;
 mod columns;
 pub mod cursor;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::error::store_error;
 use crate::tx::StepTx;
 use crate::writer::{Appends, GroupCommit, Release, Releases, Starts, Write};
-use crate::{claim, load, lock, schedule, start, workers};
+use crate::{bounded, claim, load, lock, schedule, start, workers};
 
 /// Keeps sagas in PostgreSQL. Cheap to clone.
 ///
@@ -147,7 +147,9 @@ impl Store for PgStore {
 #[async_trait]
 impl WorkerStore for PgStore {
     async fn define(&self, definitions: &[&Definition]) -> Result<(), StoreError> {
-        workers::define(&self.own, definitions).await.map_err(store_error)
+        workers::define(&self.own, definitions).await.map_err(store_error)?;
+        let bounded = definitions.iter().filter(|it| it.concurrency.is_some()).map(|it| it.name.to_string());
+        bounded::define(&self.own, &bounded.collect::<Vec<_>>()).await.map_err(store_error)
     }
 
     async fn register(&self, worker: WorkerId, name: &str, lease: Duration) -> Result<(), StoreError> {

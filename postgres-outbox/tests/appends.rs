@@ -55,6 +55,7 @@ fn claim(limit: usize) -> Claim {
         registered: vec![("other".into(), 1), ("shop".into(), 1)],
         limit,
         forward_limit: limit,
+        bounds: Vec::new(),
         hints: Vec::new(),
         sweep: false,
         driven: Vec::new(),

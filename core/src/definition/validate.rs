@@ -34,6 +34,9 @@ impl Definition {
         if self.steps.is_empty() {
             return Err("a saga has at least one step".into());
         }
+        if self.concurrency == Some(0) {
+            return Err("with a concurrency of 0 no saga would ever run".into());
+        }
         self.schedule.as_ref().map_or(Ok(()), Schedule::check)
     }
 

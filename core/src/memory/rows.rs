@@ -136,6 +136,7 @@ impl Rows {
             taken.push(row.saga.id);
         }
         let mut room = (claim.limit, claim.forward_limit);
+        let mut places = self.places_left(claim);
         let mut due: Vec<_> = self
             .sagas
             .values_mut()
@@ -145,8 +146,12 @@ impl Rows {
         due.sort_by_key(|row| (row.status == Status::Running, Reverse(row.saga.priority), row.wake_at));
         for row in due {
             let limit = if row.status == Status::Running { room.0.min(room.1) } else { room.0 };
-            if limit == 0 {
+            let places = places.get_mut(&row.saga.name).filter(|_| row.status == Status::Running);
+            if limit == 0 || places.as_deref() == Some(&0) {
                 continue;
+            }
+            if let Some(places) = places {
+                *places -= 1;
             }
             row.owner = Some(claim.worker);
             row.wake_at = None;
@@ -157,6 +162,15 @@ impl Rows {
             taken.push(row.saga.id);
         }
         taken.into_iter().filter_map(|saga| self.load(saga)).collect()
+    }
+
+    /// How many more sagas of the names that are bounded may go forward.
+    fn places_left(&self, claim: &Claim) -> HashMap<String, u32> {
+        let taken = |name: &str| {
+            let goes = |row: &&SagaRow| row.saga.name == name && row.owner.is_some() && row.status == Status::Running;
+            self.sagas.values().filter(goes).count() as u32
+        };
+        claim.bounds.iter().map(|(name, most)| (name.clone(), most.saturating_sub(taken(name)))).collect()
     }
 
     /// Sagas of dead workers, with the last row of each journal.

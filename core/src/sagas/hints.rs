@@ -50,11 +50,13 @@ impl<S: WorkerStore> Hints<S> {
         inner.crew = crew;
     }
 
-    /// A place in this process's worker, if it has one and runs sagas of this kind.
+    /// A place in this process's worker, if it has one and runs sagas of this kind. Where only so many may run, they are
+    /// counted in a claim.
     pub(crate) fn place(&self, kind: &(String, u32)) -> Option<(Arc<Crew<S>>, OwnedSemaphorePermit)> {
         let crew = self.lock().crew.clone()?;
         if crew.stop.is_cancelled()
             || !crew.kinds.contains_key(kind)
+            || crew.is_bounded(&kind.0)
             || crew.permits.available_permits() <= crew.options.reserved_for_compensation()
         {
             return None;

@@ -36,7 +36,10 @@ pub(crate) struct Crew<S: WorkerStore> {
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) permits: Arc<Semaphore>,
+    /// Names of which only so many may go forward at once.
+    pub(super) bounds: Vec<(String, u32)>,
     freed: Notify,
+    bounded_freed: Notify,
     nonce: AtomicI64,
     driven: Mutex<HashMap<SagaId, Driven>>,
 }
@@ -53,6 +56,7 @@ impl<S: WorkerStore> Crew<S> {
     pub(super) fn new(store: Arc<S>, kinds: Arc<Kinds<S::Tx>>, worker: WorkerId, options: WorkerOptions) -> Self {
         Self {
             store,
+            bounds: bounds(&kinds),
             kinds,
             worker,
             draining: CancellationToken::new(),
@@ -60,6 +64,7 @@ impl<S: WorkerStore> Crew<S> {
             tasks: TaskTracker::new(),
             permits: Arc::new(Semaphore::new(options.concurrency)),
             freed: Notify::new(),
+            bounded_freed: Notify::new(),
             nonce: AtomicI64::new(0),
             driven: Mutex::default(),
             options,
@@ -74,6 +79,15 @@ impl<S: WorkerStore> Crew<S> {
     /// Resolves when a saga has let go of its place.
     pub(super) async fn freed(&self) {
         self.freed.notified().await;
+    }
+
+    /// Resolves when a saga has let go of one of the places that its kind has.
+    pub(super) async fn bounded_freed(&self) {
+        self.bounded_freed.notified().await;
+    }
+
+    pub(crate) fn is_bounded(&self, name: &str) -> bool {
+        self.bounds.iter().any(|(bounded, _)| bounded == name)
     }
 
     /// Drives a saga that this worker owns, or tells its task that somebody wrote to it.
@@ -93,7 +107,7 @@ impl<S: WorkerStore> Crew<S> {
         };
         let crew = Arc::clone(self);
         self.tasks.spawn(async move {
-            let saga = loaded.id;
+            let (saga, is_bounded) = (loaded.id, crew.is_bounded(&loaded.name));
             if AssertUnwindSafe(crew.drive_to_rest(loaded, nudge)).catch_unwind().await.is_err() {
                 tracing::error!(%saga, "the worker panicked over this saga; that is a bug of amends");
                 crew.abandon(saga).await;
@@ -101,6 +115,9 @@ impl<S: WorkerStore> Crew<S> {
             }
             drop(permit);
             crew.freed.notify_one();
+            if is_bounded {
+                crew.bounded_freed.notify_one();
+            }
         });
     }
 
@@ -220,6 +237,13 @@ impl<S: WorkerStore> Crew<S> {
             tracing::warn!("some steps did not finish in time; another worker will repeat them under the same keys");
         }
     }
+}
+
+/// The newest version says how many.
+fn bounds<T>(kinds: &Kinds<T>) -> Vec<(String, u32)> {
+    let is_newest = |name: &String, version: &u32| !kinds.keys().any(|(it, later)| it == name && later > version);
+    let newest = kinds.iter().filter(|((name, version), _)| is_newest(name, version));
+    newest.filter_map(|((name, _), kind)| Some((name.clone(), kind.definition.concurrency?))).collect()
 }
 
 fn complain(loaded: &Loaded, registered_as: Option<uuid::Uuid>) {

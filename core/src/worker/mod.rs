@@ -104,6 +104,7 @@ async fn work<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, shutdown: &
             () = crew.stop.cancelled() => return,
             () = hints.arrived() => continue,
             () = crew.freed(), if pace.wants_more => {}
+            () = crew.bounded_freed() => {}
             () = sleep_until(probe.map_or(next, |probe| probe.min(next))) => {}
         }
         let found = match claim(crew, hints, &mut pace).await {
@@ -127,6 +128,7 @@ async fn claim<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, pace: &mut
         registered: crew.kinds.keys().cloned().collect(),
         limit,
         forward_limit: free.saturating_sub(crew.options.reserved_for_compensation()).min(limit),
+        bounds: crew.bounds.clone(),
         hints: hints.due_probes(now),
         sweep,
         driven: if sweep { crew.driven() } else { Vec::new() },

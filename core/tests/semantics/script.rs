@@ -219,6 +219,11 @@ impl Script {
         self.with(|step| step.probe = Some(Probe { name: "find_out".into(), retry: retry(2), timeout }))
     }
 
+    pub(crate) fn bounded(mut self, most: u32) -> Self {
+        self.definition.concurrency = Some(most);
+        self
+    }
+
     pub(crate) fn deadline(mut self, deadline: Duration) -> Self {
         self.definition.deadline = Some(deadline);
         self

@@ -5,6 +5,7 @@ use amends::store::{Store, WorkerStore};
 use amends::{Answer, Correlation, OutboxMessage};
 
 mod alternates;
+mod bounds;
 mod cancels;
 mod children;
 mod lists;

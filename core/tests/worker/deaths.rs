@@ -111,6 +111,7 @@ async fn what_a_stale_worker_writes_changes_nothing() {
         registered: vec![("script".into(), 1)],
         limit: 1,
         forward_limit: 1,
+        bounds: Vec::new(),
         hints: Vec::new(),
         driven: Vec::new(),
         sweep: true,

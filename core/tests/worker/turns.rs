@@ -111,6 +111,7 @@ impl Saga for Report {
         since: 1,
         steps: Cow::Borrowed(STEPS),
         deadline: None,
+        concurrency: None,
         schedule: Some(Schedule::Every(Duration::from_mins(5))),
     };
 

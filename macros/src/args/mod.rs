@@ -17,7 +17,7 @@ mod step;
 pub(crate) use retry::{helper, upcast};
 pub(crate) use step::step;
 
-const SAGA_KEYS: &str = "`name`, `version`, `since`, `input`, `deadline`, `every`, `cron` and `crate`";
+const SAGA_KEYS: &str = "`name`, `version`, `since`, `input`, `deadline`, `concurrency`, `every`, `cron` and `crate`";
 
 /// Reads `key`, `key = value` and `key(…)`, separated by commas. After a mistake it goes on behind the next comma.
 pub(crate) fn each_key(
@@ -69,7 +69,7 @@ fn time(input: ParseStream<'_>) -> syn::Result<Duration> {
 
 pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
     let (mut name, mut version, mut ty, mut krate) = (None::<LitStr>, None, None, None::<Path>);
-    let (mut since, mut deadline, mut schedule) = (None::<LitInt>, None, None);
+    let (mut since, mut deadline, mut concurrency, mut schedule) = (None::<LitInt>, None, None, None);
     let known = sink.len();
     each_key(tokens, sink, |key, input| {
         match key.to_string().as_str() {
@@ -81,6 +81,7 @@ pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
                 since = Some(number);
             }
             "deadline" => deadline = Some(time(input)?),
+            "concurrency" => concurrency = Some(equals(input).and_then(|number| positive(key, &number))?),
             "every" | "cron" if schedule.is_some() => {
                 return Err(Error::new(key.span(), "a saga has one schedule: `every` or `cron`"));
             }
@@ -115,7 +116,7 @@ pub(crate) fn saga(tokens: TokenStream, sink: &mut Sink) -> Option<SagaArgs> {
             ),
         );
     }
-    Some(SagaArgs { name, version, since: oldest, input, deadline, schedule, krate })
+    Some(SagaArgs { name, version, since: oldest, input, deadline, concurrency, schedule, krate })
 }
 
 /// What else is wrong with it is found out when the saga is registered.

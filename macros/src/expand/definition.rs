@@ -17,10 +17,11 @@ pub(super) fn definition(args: &SagaArgs, saga: &Saga, graph: &Graph) -> TokenSt
     let krate = &args.krate;
     let SagaArgs { name, version, since, .. } = args;
     let deadline = option(args.deadline.map(|deadline| duration(krate, deadline)));
+    let concurrency = option(args.concurrency.map(|most| quote!(#most)));
     let schedule = option(args.schedule.as_ref().map(|it| schedule(krate, it)));
     let steps = saga.steps.iter().enumerate().map(|(index, it)| step(krate, saga, graph, index, it));
     // Not in a constant of their own, which could not name the type parameters of the block.
-    quote!(&#krate::__private::definition(#name, #version, #since, #deadline, #schedule, &[#(#steps),*]))
+    quote!(&#krate::__private::definition(#name, #version, #since, #deadline, #concurrency, #schedule, &[#(#steps),*]))
 }
 
 fn schedule(krate: &Path, schedule: &Schedule) -> TokenStream {

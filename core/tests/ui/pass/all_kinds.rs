@@ -69,7 +69,7 @@ mod shop {
 
     pub struct Shop;
 
-    #[saga(name = "shop", version = 3, since = 2, input = Order, deadline = "1h", crate = "crate::sagas::engine")]
+    #[saga(name = "shop", version = 3, since = 2, input = Order, deadline = "1h", concurrency = 64, crate = "crate::sagas::engine")]
     impl Shop {
         #[step(tx, compensate = none, savepoint, name = "start_up", delay = "5m")]
         async fn open(&self, _tx: &mut MemoryTx, input: &Order) -> StepResult<u32> {
