@@ -51,6 +51,9 @@ pub struct State {
     /// The recorded names of the steps that made it fail and that nobody has sent on, nor replaced by an alternate.
     /// With the row in which each failed, and its time.
     pub failed: BTreeMap<String, (i64, DateTime<Utc>)>,
+    /// Of such steps, those that were sent on or found out while others were left: since when each had failed, and the
+    /// row that sent it on.
+    pub sent_on: Vec<(String, (i64, DateTime<Utc>), i64)>,
     /// Set while the saga waits for an operator.
     pub parked: Option<Parked>,
     /// Set once the saga has come to its end.
@@ -244,6 +247,7 @@ impl State {
             failing_since: None,
             forgiven: None,
             failed: BTreeMap::new(),
+            sent_on: Vec::new(),
             parked: None,
             ended: None,
             output: None,

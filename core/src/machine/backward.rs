@@ -70,8 +70,22 @@ impl View<'_> {
         let is_on_it = |name: &str| self.index(name).is_some_and(|step| retreat.covers(step));
         let on_it = self.state.failed.iter().filter(|(name, _)| is_on_it(name)).map(|(_, since)| *since).min();
         match (passed.min(), on_it) {
-            (Some(passed), Some(since)) if since.0 > passed => since,
+            (Some(passed), Some(since)) if since.0 > passed => self.failing_all_along(since, is_on_it),
             _ => failed,
+        }
+    }
+
+    /// A path that is given up went back already before `since`, if another step of it had failed then and was sent on only
+    /// later.
+    fn failing_all_along(&self, since: (i64, DateTime<Utc>), is_on_it: impl Fn(&str) -> bool) -> (i64, DateTime<Utc>) {
+        let earlier = self
+            .state
+            .sent_on
+            .iter()
+            .filter(|(name, failed, sent_on)| is_on_it(name) && *failed < since && since.0 <= *sent_on);
+        match earlier.map(|(_, failed, _)| *failed).min() {
+            Some(failed) => self.failing_all_along(failed, is_on_it),
+            None => since,
         }
     }
 

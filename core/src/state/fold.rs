@@ -137,12 +137,16 @@ impl State {
 
     /// The step is no longer what makes the saga fail.
     pub(super) fn forgive(&mut self, step: &str) {
-        self.failed.remove(step);
-        if self.failed.is_empty()
-            && self.cancelled_at.is_none()
-            && let Some(since) = self.failing_since.take()
-        {
-            self.forgiven = Some((self.seq, since));
+        if let Some(since) = self.failed.remove(step) {
+            self.sent_on.push((step.to_owned(), since, self.seq));
+        }
+        if self.failed.is_empty() {
+            self.sent_on.clear();
+            if self.cancelled_at.is_none()
+                && let Some(since) = self.failing_since.take()
+            {
+                self.forgiven = Some((self.seq, since));
+            }
         }
     }
 
