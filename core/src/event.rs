@@ -15,7 +15,7 @@ use crate::{Json, JsonError, SagaId, WorkerId, sanitize};
 /// # Stability
 /// The JSON form is stored for as long as the saga is. Variants and fields may be added, never changed; a worker
 /// that reads an event it does not know leaves the saga to a newer one ([`Event::Unknown`]).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
@@ -208,7 +208,7 @@ pub enum Event {
 }
 
 /// Why a step did not happen; part of the saga's outcome.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rejection {
     /// A short code that a program can match, such as `card_declined`.
     pub code: String,
@@ -236,7 +236,7 @@ impl Rejection {
 }
 
 /// The answer to a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// It was done; this is the step's output.
@@ -246,7 +246,7 @@ pub enum Answer {
 }
 
 /// One failed attempt.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Failure {
     /// Which attempt, counted from 1.
     pub attempt: u32,
@@ -261,7 +261,7 @@ pub struct Failure {
 }
 
 /// How an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
@@ -287,7 +287,7 @@ pub enum Outcome {
 }
 
 /// Why a saga waits for an operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ParkReason {
@@ -344,7 +344,7 @@ impl ParkReason {
 /// One append to a saga's journal: the events that became true together.
 ///
 /// Its primary key is `(saga, seq)`: whoever writes `seq` first owns the truth, and everyone else reloads.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct JournalRow {
     /// The saga.
     pub saga: SagaId,

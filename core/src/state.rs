@@ -15,7 +15,7 @@ mod outside;
 /// The state of a saga after some prefix of its journal.
 ///
 /// It knows no clock: every time in it was written by the database with the row that it comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     /// What the saga was started with.
     pub input: Json,
@@ -67,7 +67,7 @@ pub struct State {
 }
 
 /// Why a saga waits for an operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Parked {
     /// Why.
     pub reason: ParkReason,
@@ -78,7 +78,7 @@ pub struct Parked {
 }
 
 /// The items of a step that runs once for every item of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Fan {
     /// The row that says how many there are.
     pub seq: i64,
@@ -89,7 +89,7 @@ pub struct Fan {
 }
 
 /// What is recorded of one step, or of one item of it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct StepState {
     /// How its forward action stands.
     pub forward: Forward,
@@ -107,7 +107,7 @@ pub struct StepState {
 }
 
 /// How a step's forward action stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Forward {
     /// No verdict yet.
     Pending(Attempts),
@@ -161,7 +161,7 @@ pub enum Forward {
 }
 
 /// How a compensation, or finding out about a step, stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Undo {
     /// Not done.
     Pending(Attempts),
@@ -177,7 +177,7 @@ pub enum Undo {
 }
 
 /// Attempts that failed so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Attempts {
     /// How many.
     pub failed: u32,
@@ -188,7 +188,7 @@ pub struct Attempts {
 }
 
 /// What waits for an answer from outside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Waiting {
     /// Which attempt it is.
     pub attempt: u32,

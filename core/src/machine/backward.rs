@@ -173,8 +173,13 @@ impl View<'_> {
             StepKind::Child => true,
             // A message is sent once, with the record that it was.
             StepKind::Request => attempt == 1,
-            _ => attempt == 1 && self.ready_at(node.step, When::First).is_some_and(|(ready, _)| adopted_at <= ready),
+            _ => attempt == 1 && !self.was_adopted_since_ready(node, adopted_at),
         }
+    }
+
+    /// Another worker may have begun the step before the adoption.
+    pub(super) fn was_adopted_since_ready(&self, node: Node, adopted_at: i64) -> bool {
+        self.ready_at(node.step, When::First).is_none_or(|(ready, _)| adopted_at > ready)
     }
 
     /// An unknown outcome that cannot be undone blindly is found out first.

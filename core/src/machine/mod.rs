@@ -8,6 +8,8 @@ use chrono::{DateTime, Utc};
 use crate::SagaId;
 use crate::definition::Definition;
 use crate::event::{Outcome, ParkReason};
+#[cfg(feature = "testing")]
+use crate::state::Forward;
 use crate::state::State;
 
 mod backward;
@@ -158,6 +160,33 @@ pub(crate) fn may_have_happened(definition: &Definition, state: &State) -> Vec<N
     let Some(failed) = state.failing_since else { return Vec::new() };
     let verdicts = view.steps().flat_map(|(step, _)| view.verdicts(step, failed));
     verdicts.filter(|(_, verdict)| *verdict != Verdict::DidNot).map(|(node, _)| node).collect()
+}
+
+/// Whether the last adoption still makes a difference: to what was ready before it and has no verdict yet.
+#[cfg(feature = "testing")]
+pub(crate) fn adoption_matters(definition: &Definition, state: &State) -> bool {
+    let view = View::new(definition, state);
+    let nodes = view.steps().flat_map(|(step, _)| view.nodes(step));
+    nodes.into_iter().any(|node| view.is_undecided(node) && view.was_adopted_since_ready(node, state.adopted_at))
+}
+
+/// Keeps of the adoptions before a verdict only whether they make it doubtful.
+#[cfg(feature = "testing")]
+pub(crate) fn forget_older_adoptions(definition: &Definition, state: &mut State) {
+    let before = state.clone();
+    let view = View::new(definition, &before);
+    for node in view.steps().flat_map(|(step, _)| view.nodes(step)) {
+        let name = &definition.steps[node.step].name;
+        let record = match node.item {
+            None => state.steps.get_mut(&**name),
+            Some(item) => state.fans.get_mut(&**name).and_then(|fan| fan.items.get_mut(item as usize)),
+        };
+        if let Some(Forward::Skipped { adopted_at, .. } | Forward::Rejected { adopted_at, .. }) =
+            record.map(|record| &mut record.forward)
+        {
+            *adopted_at = if view.was_adopted_since_ready(node, *adopted_at) { i64::MAX } else { 0 };
+        }
+    }
 }
 
 impl Action {

@@ -53,6 +53,13 @@ impl<'a> View<'a> {
         self.record(node).map_or(NOTHING, |record| &record.forward)
     }
 
+    /// It has no verdict, so that what happens may still depend on when it began.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_undecided(&self, node: Node) -> bool {
+        matches!(self.forward_of(node), Forward::Pending(_) | Forward::Waiting(_))
+            && self.ready_at(node.step, When::First).is_some()
+    }
+
     pub(super) fn undo_of(&self, node: Node) -> &'a Undo {
         const NOTHING: &Undo = &Undo::Pending(Attempts { failed: 0, due: None, since: None });
         self.record(node).map_or(NOTHING, |record| &record.undo)

@@ -1,3 +1,24 @@
 //! Tests for sagas, and for the stores that keep them. With the feature `testing`; no server is needed.
+//!
+//! [`explore`] runs a saga through every crash, every outcome of its steps and every late effect, and shows the shortest
+//! schedule that breaks what must hold. `docs/TESTING.md` is the guide.
 
 pub mod conformance;
+mod digest;
+mod environment;
+mod explorer;
+mod moves;
+mod options;
+mod perform;
+mod report;
+mod search;
+mod simulation;
+mod stage;
+mod timeline;
+mod world;
+
+pub use environment::{Environment, Facts};
+pub use explorer::{Budget, Explorer, When, explore, explore_with_database};
+pub use moves::Effect;
+pub use report::{Report, Violation};
+pub use world::{Handle, Scene, SceneRule, TestTx, World};

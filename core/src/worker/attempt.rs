@@ -38,20 +38,20 @@ pub(super) struct Run<S: Store> {
 }
 
 /// An attempt that has come to an end, to be recorded.
-pub(super) struct Finished<T> {
-    pub(super) node: Node,
-    pub(super) phase: Phase,
-    pub(super) event: Event,
-    pub(super) outbox: Vec<OutboxMessage>,
+pub(crate) struct Finished<T> {
+    pub(crate) node: Node,
+    pub(crate) phase: Phase,
+    pub(crate) event: Event,
+    pub(crate) outbox: Vec<OutboxMessage>,
     /// The sagas that it starts.
-    pub(super) starts: Vec<NewSaga>,
+    pub(crate) starts: Vec<NewSaga>,
     /// The open transaction of a tx step that succeeded; its commit is the record.
-    pub(super) tx: Option<T>,
+    pub(crate) tx: Option<T>,
 }
 
 impl<T> Finished<T> {
     /// One that takes nothing along.
-    pub(super) fn event(node: Node, phase: Phase, event: Event) -> Self {
+    pub(crate) fn event(node: Node, phase: Phase, event: Event) -> Self {
         Self { node, phase, event, outbox: Vec::new(), starts: Vec::new(), tx: None }
     }
 }
@@ -80,7 +80,7 @@ pub(super) async fn run<S: Store>(run: Run<S>) -> Option<Finished<S::Tx>> {
     Some(Finished { node: run.attempt.node, phase: run.phase, event, outbox, starts: Vec::new(), tx })
 }
 
-pub(super) fn phase_name(phase: Phase) -> &'static str {
+pub(crate) fn phase_name(phase: Phase) -> &'static str {
     match phase {
         Phase::Forward => "forward",
         Phase::Undo => "undo",
@@ -184,7 +184,7 @@ impl<S: Store> Run<S> {
     }
 }
 
-async fn contain<T>(body: impl Future<Output = Result<T, StepError>>) -> Result<T, Problem> {
+pub(crate) async fn contain<T>(body: impl Future<Output = Result<T, StepError>>) -> Result<T, Problem> {
     match AssertUnwindSafe(body).catch_unwind().await {
         Ok(result) => result.map_err(Problem::Body),
         Err(panic) => Err(Problem::Panic(panic_text(&*panic))),

@@ -11,9 +11,9 @@ use crate::retry::LONGEST_PAUSE;
 use crate::{Json, RetryPolicy, StepError, sanitize};
 
 /// How the body of an attempt ended; a probe's may end with nothing.
-pub(super) type Ended = Result<Option<Json>, Problem>;
+pub(crate) type Ended = Result<Option<Json>, Problem>;
 
-pub(super) enum Problem {
+pub(crate) enum Problem {
     Body(StepError),
     Timeout(Duration),
     Panic(String),
@@ -21,18 +21,18 @@ pub(super) enum Problem {
 
 /// An attempt at an action of a step.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tried<'a> {
-    pub(super) step: &'a Step,
-    pub(super) phase: Phase,
+pub(crate) struct Tried<'a> {
+    pub(crate) step: &'a Step,
+    pub(crate) phase: Phase,
     /// Which attempt, counted from 1.
-    pub(super) attempt: u32,
+    pub(crate) attempt: u32,
     /// When an earlier one failed first.
-    pub(super) since: Option<DateTime<Utc>>,
+    pub(crate) since: Option<DateTime<Utc>>,
 }
 
 impl Tried<'_> {
     /// The event to record under this name, and a label for the metrics.
-    pub(super) fn event(&self, name: String, ended: Ended, now: DateTime<Utc>) -> (Event, &'static str) {
+    pub(crate) fn event(&self, name: String, ended: Ended, now: DateTime<Utc>) -> (Event, &'static str) {
         let problem = match ended {
             Ok(output) if self.phase == Phase::Probe => return (Event::Probed { step: name, output }, "ok"),
             Ok(_) if self.phase == Phase::Undo => return (Event::Compensated { step: name }, "ok"),
@@ -67,7 +67,7 @@ impl Tried<'_> {
     }
 
     /// A failed attempt, with the pause that the step's policy gives it.
-    pub(super) fn failed(&self, name: String, cause: Cause, error: &str, now: DateTime<Utc>) -> Event {
+    pub(crate) fn failed(&self, name: String, cause: Cause, error: &str, now: DateTime<Utc>) -> Event {
         let failure = self.failure(cause, error, now);
         tracing::warn!(step = name, error = failure.error, retry_in = ?failure.retry_in, "attempt failed");
         match self.phase {

@@ -1,17 +1,17 @@
 //! The worker: claims sagas that are due, drives each in a task, keeps its lease, and adopts what dead workers left.
 
-mod attempt;
-mod child;
+pub(crate) mod attempt;
+pub(crate) mod child;
 mod clock;
 mod crew;
 mod drive;
-mod failure;
+pub(crate) mod failure;
 mod insist;
 mod launch;
 mod options;
-mod plan;
+pub(crate) mod plan;
 mod timetable;
-mod waiting;
+pub(crate) mod waiting;
 mod watch;
 
 use std::collections::HashMap;

@@ -13,31 +13,31 @@ use crate::worker::failure::Tried;
 use crate::{SagaId, list};
 
 /// A retry that is due this soon is waited for; a later one is left to the database.
-pub(super) const WORTH_WAITING: Duration = Duration::from_millis(20);
+pub(crate) const WORTH_WAITING: Duration = Duration::from_millis(20);
 
 /// Where the worker stands when it plans an append.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Circumstances<'a> {
+pub(crate) struct Circumstances<'a> {
     /// The status in the head row.
-    pub(super) status: Status,
+    pub(crate) status: Status,
     /// The time, by the database's clock.
-    pub(super) now: DateTime<Utc>,
+    pub(crate) now: DateTime<Utc>,
     /// What else of this saga is under way.
-    pub(super) flying: &'a [(Node, Phase)],
+    pub(crate) flying: &'a [(Node, Phase)],
     /// The worker wants to stop.
-    pub(super) draining: bool,
+    pub(crate) draining: bool,
     /// Another saga waits for this one's output.
-    pub(super) is_child: bool,
+    pub(crate) is_child: bool,
 }
 
 /// The events and the head change of one append.
-pub(super) struct Plan {
-    pub(super) events: Vec<Event>,
-    pub(super) head: Option<Head>,
+pub(crate) struct Plan {
+    pub(crate) events: Vec<Event>,
+    pub(crate) head: Option<Head>,
 }
 
 /// Completes the events that have happened by what follows from them.
-pub(super) fn plan(definition: &Definition, state: &State, happened: Vec<Event>, at: Circumstances<'_>) -> Plan {
+pub(crate) fn plan(definition: &Definition, state: &State, happened: Vec<Event>, at: Circumstances<'_>) -> Plan {
     let mut after = state.clone();
     let mut row = JournalRow { saga: SagaId(uuid::Uuid::nil()), seq: state.seq + 1, events: happened, at: at.now };
     let mut events = Vec::new();
@@ -92,7 +92,7 @@ pub(super) fn plan(definition: &Definition, state: &State, happened: Vec<Event>,
 }
 
 /// What is true by now without anybody's doing: no body need be called for it.
-pub(super) fn follow_ups(
+pub(crate) fn follow_ups(
     definition: &Definition,
     state: &State,
     actions: &[Action],
@@ -138,7 +138,7 @@ fn output(definition: &Definition, state: &State, outcome: Outcome) -> Option<cr
 
 /// How long until there is something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pause {
+pub(crate) enum Pause {
     None,
     For(Duration),
     /// Until something comes from outside.
@@ -146,7 +146,7 @@ pub(super) enum Pause {
 }
 
 /// How long until the first of these actions is due.
-pub(super) fn pause(actions: &[Action], now: DateTime<Utc>) -> Pause {
+pub(crate) fn pause(actions: &[Action], now: DateTime<Utc>) -> Pause {
     // At once sorts before every time.
     match actions.iter().filter_map(Action::due).min() {
         None => Pause::ForEver,

@@ -15,14 +15,14 @@ use crate::{CORRELATION_HEADER, Correlation, IDEMPOTENCY_HEADER, SagaId};
 
 /// The saga that asks.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asker<'a> {
-    pub(super) saga: SagaId,
-    pub(super) priority: Priority,
-    pub(super) trace: Option<&'a str>,
+pub(crate) struct Asker<'a> {
+    pub(crate) saga: SagaId,
+    pub(crate) priority: Priority,
+    pub(crate) trace: Option<&'a str>,
 }
 
 /// Begins: what is sent or started goes into the append that says so.
-pub(super) fn begin<T: StepTransaction>(
+pub(crate) fn begin<T: StepTransaction>(
     steps: &dyn Steps<T>,
     asker: Asker<'_>,
     data: Data,
@@ -67,7 +67,7 @@ pub(super) fn begin<T: StepTransaction>(
 }
 
 /// Takes the answer that has come.
-pub(super) fn accept<T: StepTransaction>(
+pub(crate) fn accept<T: StepTransaction>(
     steps: &dyn Steps<T>,
     definition: &Definition,
     state: &State,
@@ -122,7 +122,7 @@ fn answered<T: StepTransaction>(
 }
 
 /// Makes up what a step would have returned that is newer than the saga.
-pub(super) fn upcast<T: StepTransaction>(steps: &dyn Steps<T>, data: Data, now: DateTime<Utc>) -> Event {
+pub(crate) fn upcast<T: StepTransaction>(steps: &dyn Steps<T>, data: Data, now: DateTime<Utc>) -> Event {
     let (definition, node) = (std::sync::Arc::clone(&data.definition), data.node);
     let step = &definition.steps[node.step];
     let name = step.name.to_string();
@@ -136,6 +136,6 @@ pub(super) fn upcast<T: StepTransaction>(steps: &dyn Steps<T>, data: Data, now: 
 }
 
 /// Whether it must be decided on anew once somebody else has moved the saga, since it was no answer of the world's.
-pub(super) fn is_moot_after_conflict(event: &Event) -> bool {
+pub(crate) fn is_moot_after_conflict(event: &Event) -> bool {
     matches!(event, Event::Begun { .. } | Event::Upcast { .. } | Event::SignalRefused { .. })
 }

@@ -1,0 +1,76 @@
+//! What stays the same in all schedules: the sagas' code, the participants, the world.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use super::Environment;
+use super::report::Seen;
+use crate::definition::{Definition, StepKind};
+use crate::machine::{Node, Phase};
+use crate::saga::{Data, Steps};
+use crate::state::State;
+use crate::store::StepTransaction;
+use crate::{Answer, OutboxMessage};
+
+/// The code of one kind of saga.
+pub(super) struct Kind<T: StepTransaction> {
+    pub(super) definition: Arc<Definition>,
+    make: MakeSteps<T>,
+}
+
+/// Makes the bodies anew, as each worker process does: nothing but the journal outlives a step.
+pub(super) type MakeSteps<T> = Box<dyn Fn() -> Arc<dyn Steps<T>> + Send>;
+
+/// Answers the requests of one type; `None` leaves one without an answer.
+pub(super) type Participant = Box<dyn Fn(&OutboxMessage) -> Option<Answer> + Send>;
+
+pub(super) struct Stage<E: Environment> {
+    pub(super) env: E,
+    pub(super) kinds: Vec<Kind<E::Tx>>,
+    pub(super) participants: BTreeMap<String, Participant>,
+    /// Bodies are run twice once, to see that they do the same.
+    pub(super) repeats: bool,
+    pub(super) repeated: BTreeSet<(usize, usize, u8)>,
+    pub(super) seen: Seen,
+}
+
+impl<T: StepTransaction> Kind<T> {
+    pub(super) fn new(definition: Definition, make: MakeSteps<T>) -> Self {
+        Self { definition: Arc::new(definition), make }
+    }
+
+    pub(super) fn make(&self) -> Arc<dyn Steps<T>> {
+        (self.make)()
+    }
+
+    pub(super) fn is_of(&self, name: &str, version: u32) -> bool {
+        self.definition.name == name && self.definition.version == version
+    }
+
+    pub(super) fn data(&self, state: &Arc<State>, node: Node) -> Data {
+        Data { definition: Arc::clone(&self.definition), state: Arc::clone(state), node }
+    }
+
+    /// The kind of body that an attempt runs.
+    pub(super) fn body(&self, step: usize, phase: Phase) -> StepKind {
+        let step = &self.definition.steps[step];
+        match (phase, &step.compensation) {
+            (Phase::Forward, _) => step.kind,
+            (Phase::Undo, Some(undo)) => undo.kind,
+            _ => StepKind::Call,
+        }
+    }
+
+    /// It begins something and waits for the answer; that is written at once.
+    pub(super) fn begins(&self, step: usize, phase: Phase) -> bool {
+        let kind = self.body(step, phase);
+        kind.waits() && !(kind == StepKind::Child && phase == Phase::Undo)
+    }
+}
+
+impl<T: StepTransaction> fmt::Debug for Kind<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Kind").field(&self.definition.name).finish()
+    }
+}
