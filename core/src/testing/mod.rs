@@ -7,6 +7,8 @@ pub mod conformance;
 mod digest;
 mod environment;
 mod explorer;
+mod harness;
+mod journal;
 mod moves;
 mod options;
 mod perform;
@@ -19,6 +21,7 @@ mod world;
 
 pub use environment::{Environment, Facts};
 pub use explorer::{Budget, Explorer, When, explore, explore_with_database};
+pub use harness::{Harness, Run};
 pub use moves::Effect;
 pub use report::{Report, Violation};
 pub use world::{Handle, Scene, SceneRule, TestTx, World};

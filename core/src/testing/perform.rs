@@ -23,9 +23,6 @@ use crate::worker::child::Asked;
 use crate::worker::failure::{Ended, Problem, Tried};
 use crate::{CORRELATION_HEADER, Call, Correlation, OutboxMessage, StepError, reject};
 
-/// The code of a rejection that no body made.
-const EXPLORED: &str = "explored";
-
 /// What cannot be right, whatever the application means.
 pub(super) type Wrong = String;
 
@@ -71,13 +68,15 @@ impl Simulation {
         stage.seen.ran(self.sagas[saga].kind, &flight, how, &self.sagas[saga].state);
         let tried = (how, body);
         match tried {
-            (How::AsIs, StepKind::Tx) => return self.run_tx(stage, saga, index, &flight, dies).await,
+            (How::AsIs | How::Twice, StepKind::Tx) => {
+                if how == How::Twice {
+                    self.roll_back(stage, saga, &flight).await;
+                }
+                return self.run_tx(stage, saga, index, &flight, dies).await;
+            }
             (How::DieBeforeCommit, _) => {
-                let mut tx = stage.env.begin().await;
-                let ended = self.body(stage, saga, &flight, Capability::Tx(&mut tx)).await;
-                let _ = stage.env.end(tx, false).await;
                 self.log.rolled_back();
-                self.log.ran((saga, self.sagas[saga].kind), &flight, stage, &ended);
+                self.roll_back(stage, saga, &flight).await;
                 self.die("the worker dies before the commit");
                 return Ok(());
             }
@@ -103,6 +102,12 @@ impl Simulation {
         Ok(())
     }
 
+    fn log_ran<E: Environment>(&mut self, stage: &Stage<E>, saga: usize, flight: &Flight, ended: &Ended) {
+        let it = &self.sagas[saga];
+        let others = it.flights.iter().filter(|other| other.attempt.node != flight.attempt.node).count();
+        self.log.ran((saga, it.kind, others), flight, stage, ended);
+    }
+
     /// A call is in hand until it is recorded.
     async fn call<E: Environment>(
         &mut self,
@@ -113,9 +118,19 @@ impl Simulation {
         let call = self.capability(stage, saga, flight);
         self.see_that_it_repeats(stage, saga, flight).await?;
         let ended = self.body(stage, saga, flight, Capability::Call(&call)).await;
-        self.log.ran((saga, self.sagas[saga].kind), flight, stage, &ended);
+        self.log_ran(stage, saga, flight, &ended);
         let outbox = if ended.is_ok() { call.take_outbox() } else { Vec::new() };
         Ok(Done { event: self.event(stage, saga, flight, ended), outbox, starts: Vec::new() })
+    }
+
+    /// A transaction that does not commit.
+    async fn roll_back<E: Environment>(&mut self, stage: &mut Stage<E>, saga: usize, flight: &Flight) {
+        let mut tx = stage.env.begin().await;
+        let ended = self.body(stage, saga, flight, Capability::Tx(&mut tx)).await;
+        if let Err(error) = stage.env.end(tx, false).await {
+            tracing::debug!(%error, "a rollback found no transaction");
+        }
+        self.log_ran(stage, saga, flight, &ended);
     }
 
     /// A transaction commits with its record.
@@ -133,7 +148,7 @@ impl Simulation {
         if let Err(error) = stage.env.end(tx, ended.is_ok()).await {
             ended = Err(Problem::Body(StepError::retry(error.to_string())));
         }
-        self.log.ran((saga, self.sagas[saga].kind), flight, stage, &ended);
+        self.log_ran(stage, saga, flight, &ended);
         let event = self.event(stage, saga, flight, ended);
         self.sagas[saga].flights[index].result = Some(Arc::new(Done { event, outbox, starts: Vec::new() }));
         self.record(stage, saga, index, dies);
@@ -150,7 +165,7 @@ impl Simulation {
     ) -> Result<Event, Wrong> {
         let error = |text: &str| Err(Problem::Body(StepError::retry(text.to_owned())));
         let ended = match how {
-            How::Reject => Err(Problem::Body(reject(EXPLORED))),
+            How::Reject => Err(Problem::Body(reject(self.code))),
             How::FailAfter | How::TimeOut(Effect::Present) => {
                 self.call(stage, saga, flight).await?;
                 error("the answer was lost")

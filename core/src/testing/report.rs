@@ -72,7 +72,7 @@ pub struct Violation {
     pub(super) saga: String,
     pub(super) broken: String,
     pub(super) lines: Vec<String>,
-    pub(super) hints: Vec<&'static str>,
+    pub(super) hints: Vec<String>,
     pub(super) replay: String,
     pub(super) faults: u32,
 }
@@ -99,13 +99,17 @@ impl Violation {
     }
 }
 
+/// More would not be read.
+const MOST_HINTS: usize = 2;
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "saga `{}`: {}\n", self.saga, self.broken)?;
         for (number, line) in self.lines.iter().enumerate() {
             writeln!(f, "{:4}  {line}", number + 1)?;
         }
-        for hint in &self.hints {
+        // What happened last is nearest to what broke.
+        for hint in self.hints.iter().rev().take(MOST_HINTS) {
             write!(f, "\nhint: {hint}")?;
         }
         write!(f, "\nto run this schedule alone: AMENDS_REPLAY={} cargo test …", self.replay)

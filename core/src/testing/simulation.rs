@@ -11,7 +11,7 @@ use super::timeline::Log;
 use crate::event::{Event, JournalRow, Outcome};
 use crate::machine::{self, Action, Attempt, Node, Phase, Wait};
 use crate::saga::Data;
-use crate::state::State;
+use crate::state::{State, item_name};
 use crate::store::{NewSaga, Priority, Status, StepTransaction};
 use crate::worker::waiting::{self, Asker};
 use crate::worker::{child, plan};
@@ -30,6 +30,10 @@ pub(super) struct Simulation {
     pub(super) signals: Vec<(String, Json)>,
     pub(super) left: Faults,
     pub(super) log: Log,
+    /// What the saga under test has recorded, if somebody reads the log.
+    pub(super) events: Vec<Event>,
+    /// The code of rejections that no body made.
+    pub(super) code: &'static str,
 }
 
 /// One saga.
@@ -78,6 +82,14 @@ pub(super) struct Reply {
     pub(super) answer: Answer,
 }
 
+impl Flight {
+    /// The name under which it is recorded.
+    pub(super) fn name(&self) -> String {
+        let node = self.attempt.node;
+        item_name(&self.data.definition.steps[node.step].name, node.item)
+    }
+}
+
 impl Saga {
     fn is_flying(&self, node: Node, phase: Phase) -> bool {
         self.flights.iter().any(|flight| flight.attempt.node == node && flight.phase == phase)
@@ -102,6 +114,8 @@ impl Simulation {
             signals,
             left: faults,
             log: Log::default(),
+            events: Vec::new(),
+            code: "explored",
         }
     }
 
@@ -231,6 +245,9 @@ impl Simulation {
         let row = JournalRow { saga: it.id, seq: it.state.seq + 1, events, at: self.now };
         Arc::make_mut(&mut it.state).apply(&row);
         self.log.written(saga, &row.events);
+        if saga == 0 && self.log.is_read() {
+            self.events.extend(row.events);
+        }
     }
 
     /// Another worker takes over what this one had.

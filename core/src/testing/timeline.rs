@@ -23,24 +23,30 @@ pub(super) struct Log(Option<Box<Lines>>);
 struct Lines {
     lines: Vec<String>,
     ran: BTreeSet<(usize, usize, Option<u32>, u8)>,
-    hints: BTreeSet<&'static str>,
+    hints: Vec<String>,
 }
 
-const AGAIN: &str = "after a crash or a lost answer a step runs again under the same `call.idempotency_key()`: its effect must \
-    happen once for that key";
+const AGAIN: &str = "after a crash or a lost answer a step runs again under the same `call.idempotency_key()`: its effect \
+    must happen once for that key";
 const UNDONE_AGAIN: &str =
     "a compensation may run more than once under the same key: the second time it must find nothing to do";
 const UNDONE_BLIND: &str = "a compensation may run although its step never took effect: it must undo only what is there, found \
     by `call.step_key()`";
+const UNDONE: &str = "a compensation may run on another worker than its step: it knows what is recorded, and what it finds by \
+    `call.step_key()`";
 const TOO_LATE: &str = "a request may arrive after it was undone: the compensation must leave a mark under `call.step_key()` \
     that makes the late request do nothing";
 const ROLLED_BACK: &str =
     "a transaction that does not commit must leave nothing: what it publishes goes through `tx.publish`";
-const REJECTED: &str = "a step may be refused at any time: everything before it is undone, and nothing else";
+const PARALLEL: &str = "parallel branches run, and are undone, in any order";
 
 impl Log {
     pub(super) fn reading() -> Self {
         Self(Some(Box::default()))
+    }
+
+    pub(super) fn is_read(&self) -> bool {
+        self.0.is_some()
     }
 
     pub(super) fn line(&mut self, line: impl FnOnce() -> String) {
@@ -49,41 +55,44 @@ impl Log {
         }
     }
 
-    /// A body has run.
+    /// A body has run, with so many others of the same saga under way.
     pub(super) fn ran<E: Environment>(
         &mut self,
-        (saga, kind): (usize, usize),
+        (saga, kind, others): (usize, usize, usize),
         flight: &Flight,
         stage: &Stage<E>,
         ended: &Ended,
     ) {
         let Some(log) = &mut self.0 else { return };
         let Node { step, item } = flight.attempt.node;
-        let mut key = (saga, step, item, flight.phase as u8);
-        let again = !log.ran.insert(key);
-        key.3 = Phase::Forward as u8;
-        let (forward, undo) = (flight.phase == Phase::Forward, flight.phase == Phase::Undo);
-        let was_undone = forward && log.ran.contains(&(saga, step, item, Phase::Undo as u8));
-        let hint = match () {
-            () if was_undone => Some(TOO_LATE),
-            () if undo && again => Some(UNDONE_AGAIN),
-            () if undo && !log.ran.contains(&key) => Some(UNDONE_BLIND),
-            () if forward && again => Some(AGAIN),
-            () => None,
+        let was = |log: &Lines, phase: Phase| log.ran.contains(&(saga, step, item, phase as u8));
+        let again = was(log, flight.phase);
+        let title = title(stage, kind, flight);
+        let hint = match flight.phase {
+            Phase::Forward if was(log, Phase::Undo) => Some(TOO_LATE.to_owned()),
+            Phase::Forward if again => Some(AGAIN.to_owned()),
+            Phase::Forward => {
+                let it = &stage.kinds[kind].definition.steps[step];
+                let is_left = !it.pivot && it.compensation.is_none() && ended.is_ok();
+                is_left.then(|| format!("{title} has run, and nothing undoes it"))
+            }
+            Phase::Undo if again => Some(UNDONE_AGAIN.to_owned()),
+            Phase::Undo if !was(log, Phase::Forward) => Some(UNDONE_BLIND.to_owned()),
+            Phase::Undo if others > 0 => Some(PARALLEL.to_owned()),
+            Phase::Undo => Some(UNDONE.to_owned()),
+            Phase::Probe => None,
         };
-        log.hints.extend(hint);
+        hint.into_iter().for_each(|hint| log.hint(hint));
+        log.ran.insert((saga, step, item, flight.phase as u8));
         let again = if again { " again" } else { "" };
-        log.lines.push(format!("{} runs{again}: {}", title(stage, kind, flight), verdict(ended)));
+        log.lines.push(format!("{title} runs{again}: {}", verdict(ended)));
     }
 
     /// An attempt did not go as its body says.
     pub(super) fn fault<E: Environment>(&mut self, kind: usize, flight: &Flight, stage: &Stage<E>, how: How) {
         let Some(log) = &mut self.0 else { return };
         let what = match how {
-            How::Reject => {
-                log.hints.insert(REJECTED);
-                "is refused"
-            }
+            How::Reject => "is refused",
             How::Fail => "fails without any effect, and is tried again",
             How::FailAfter => "took effect, but the answer is lost",
             How::TimeOut(Effect::Absent) => "times out for good; it never took effect",
@@ -97,7 +106,7 @@ impl Log {
 
     pub(super) fn rolled_back(&mut self) {
         if let Some(log) = &mut self.0 {
-            log.hints.insert(ROLLED_BACK);
+            log.hint(ROLLED_BACK.to_owned());
         }
     }
 
@@ -117,8 +126,21 @@ impl Log {
     }
 
     /// The lines, and what may help.
-    pub(super) fn into_parts(self) -> (Vec<String>, Vec<&'static str>) {
-        self.0.map(|log| (log.lines, log.hints.into_iter().collect())).unwrap_or_default()
+    pub(super) fn into_parts(self) -> (Vec<String>, Vec<String>) {
+        let Some(mut log) = self.0 else { return Default::default() };
+        // It is true of every compensation, and worth saying only where there is nothing more.
+        if log.hints.len() > 1 {
+            log.hints.retain(|hint| hint != UNDONE);
+        }
+        (log.lines, log.hints)
+    }
+}
+
+impl Lines {
+    fn hint(&mut self, hint: String) {
+        if !self.hints.contains(&hint) {
+            self.hints.push(hint);
+        }
     }
 }
 

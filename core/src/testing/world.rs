@@ -113,6 +113,10 @@ impl<W, D> World<W, D> {
         self.world.clone()
     }
 
+    pub(super) fn database(&self) -> &D {
+        &self.database
+    }
+
     pub(super) fn look<R>(&self, look: impl FnOnce(&W, &D) -> R) -> R {
         look(&self.world.lock(), &self.database)
     }
