@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use super::{Environment, Facts};
 use crate::event::Outcome;
 use crate::store::{Append, Appended, StepTransaction};
-use crate::{OutboxMessage, StoreError};
+use crate::{Message, OutboxMessage, StepError, StoreError};
 
 /// The world as the fakes of a saga see it. Clones are the same world.
 ///
@@ -64,6 +64,17 @@ impl<D> TestTx<D> {
     /// The database as this transaction sees it.
     pub fn database(&mut self) -> &mut D {
         &mut self.database
+    }
+
+    /// Publishes a message in the same commit as the step's record.
+    ///
+    /// # Errors
+    /// Returns [`StepError::Data`] if the message cannot be stored.
+    pub fn publish<M: Message>(&mut self, message: &M) -> Result<(), StepError>
+    where
+        D: Send + 'static,
+    {
+        StepTransaction::publish(self, message)
     }
 }
 
