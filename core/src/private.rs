@@ -92,6 +92,53 @@ impl<T: ?Sized> Same<T> for T {}
 /// Compiles if the types are the same.
 pub fn is_same<Recorded: ?Sized + Same<Given>, Given: ?Sized>() {}
 
+/// A list, as it is recorded: an array of `Item`s. `How` says why it is one, so that an `Option` is the list inside of it and
+/// no list of one list.
+#[diagnostic::on_unimplemented(
+    message = "`item` is one of a list, and `{Self}` is no list of `{Item}`",
+    label = "the step runs for every item of a `{Self}`",
+    note = "a list is what can be iterated by reference, such as a `Vec`, a slice or a set, or an `Option` of that"
+)]
+pub trait ListOf<Item, How> {}
+
+/// See [`ListOf`].
+#[derive(Debug)]
+pub struct ByReference;
+
+/// See [`ListOf`].
+#[derive(Debug)]
+pub struct Within<How>(How);
+
+#[diagnostic::do_not_recommend]
+impl<T, L: ?Sized> ListOf<T, ByReference> for L where for<'a> &'a L: IntoIterator<Item = &'a T> {}
+
+#[diagnostic::do_not_recommend]
+impl<T, How, L: ListOf<T, How>> ListOf<T, Within<How>> for Option<L> {}
+
+#[diagnostic::do_not_recommend]
+impl<T, How, L: ListOf<T, How> + ?Sized> ListOf<T, Within<How>> for std::sync::Arc<L> {}
+
+#[diagnostic::do_not_recommend]
+impl<T, How, L: ListOf<T, How> + ToOwned + ?Sized> ListOf<T, Within<How>> for Cow<'_, L> {}
+
+/// The type of what a `for_each` step runs over, which only its path says.
+#[derive(Debug)]
+pub struct Over<List: ?Sized>(std::marker::PhantomData<fn(&List)>);
+
+/// What is found at a path.
+pub fn over<Root: ?Sized, List: ?Sized>(_path: fn(&Root) -> &List) -> Over<List> {
+    Over(std::marker::PhantomData)
+}
+
+impl<List: ?Sized> Over<List> {
+    /// Compiles if it is a list of such items.
+    pub fn is_list_of<Item, How>(&self)
+    where
+        List: ListOf<Item, How>,
+    {
+    }
+}
+
 /// Encodes what a body returned.
 ///
 /// # Errors

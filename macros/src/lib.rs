@@ -63,7 +63,10 @@ use proc_macro::TokenStream;
 /// `skippable` step, it receives as `Option<&T>`.
 ///
 /// In a step with `for_each`, and in its compensation and its probe, `item` is one item of the list. All others receive the
-/// outputs of all items as `&[T]`; where the step is also `skippable`, as `&[Option<T>]`.
+/// outputs of all items as `&[T]`; where the step is also `skippable`, as `&[Option<T>]`. The list is what can be iterated by
+/// reference, such as a `Vec<T>` or a set, or an `Option` of that (without it the step fails), and `item` is its `&T`. It is
+/// looked for in what is recorded, so its field is recorded under the name that it has in Rust; where it is not, let a step
+/// return the list.
 ///
 /// # Alternates
 ///

@@ -32,7 +32,7 @@ async fn embedded_and_folder_migrations_are_the_same_in_both_orders() {
             .fetch_one(database.pool())
             .await
             .unwrap();
-        assert_eq!(applied, amends_migrations::LATEST);
+        assert_eq!(applied, embedded.iter().count() as i64);
     }
 }
 

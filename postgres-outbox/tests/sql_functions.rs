@@ -6,7 +6,8 @@ mod support;
 
 use std::time::Duration;
 
-use amends::{Answer, Definition, Store};
+use amends::store::{Lock, NewSaga};
+use amends::{Answer, Definition, Json, Priority, SagaId, Store};
 use amends_postgres::testing::TestDatabase;
 use amends_postgres::{Delivered, PgStore, deliver_reply};
 use serde_json::json;
@@ -102,6 +103,96 @@ async fn a_key_that_many_use_at_once_starts_one_saga() {
     assert!(started.iter().all(|saga| *saga == started[0]));
     let sagas: i64 = sqlx::query_scalar("select count(*) from amends.saga").fetch_one(&mut conn).await.unwrap();
     assert_eq!(sagas, 1);
+}
+
+/// Starts with `lock` and `refuse_if_locked`.
+async fn start_or_be_refused(conn: &mut PgConnection, key: Option<&str>, lock: &str) -> Result<SagaId, sqlx::Error> {
+    sqlx::query_scalar("select amends.start_saga('approval', $1, '1', lock => $2, refuse_if_locked => true)")
+        .bind(key)
+        .bind(lock)
+        .fetch_one(conn)
+        .await
+        .map(SagaId)
+}
+
+async fn end(conn: &mut PgConnection, saga: SagaId) {
+    let ended = sqlx::query("update amends.saga set status = 'completed', ended_at = now() where id = $1");
+    ended.bind(saga.0).execute(conn).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_saga_that_is_started_in_sql_has_the_priority_the_lock_and_the_trace_that_were_given() {
+    let database = TestDatabase::create().await;
+    let mut conn = PgConnection::connect(database.url()).await.unwrap();
+    define(&mut conn, &definition(Duration::MAX)).await;
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let saga: Uuid = sqlx::query_scalar(
+        "select amends.start_saga('approval', null, '1', priority => 1, lock => 'account-7', trace => $1)",
+    )
+    .bind(trace)
+    .fetch_one(&mut conn)
+    .await
+    .unwrap();
+    let plain = start(&mut conn, "approval", None, &json!(1), None).await.unwrap();
+
+    let store = PgStore::new(database.pool().clone());
+    let saga = store.load(SagaId(saga)).await.unwrap().unwrap();
+    assert_eq!(saga.priority, Priority::High);
+    assert_eq!((saga.lock.as_deref(), saga.trace.as_deref()), (Some("account-7"), Some(trace)));
+    let plain = store.load(plain).await.unwrap().unwrap();
+    assert_eq!((plain.priority, plain.lock, plain.trace), (Priority::Normal, None, None));
+    for priority in [2, -2, 70_000] {
+        let wrong = sqlx::query("select amends.start_saga('approval', null, '1', priority => $1)").bind(priority);
+        assert_eq!(code(wrong.execute(&mut conn).await), "22023");
+    }
+}
+
+#[tokio::test]
+async fn a_start_in_sql_may_be_refused_while_another_saga_has_the_lock_or_waits_for_it() {
+    let database = TestDatabase::create().await;
+    let mut conn = PgConnection::connect(database.url()).await.unwrap();
+    define(&mut conn, &definition(Duration::MAX)).await;
+    let first = start_or_be_refused(&mut conn, Some("a"), "x").await.unwrap();
+
+    let refused = start_or_be_refused(&mut conn, Some("b"), "x").await;
+    let text = refused.as_ref().unwrap_err().to_string();
+    assert!(text.contains(&format!("saga approval: x is locked by saga {first}")), "{text}");
+    assert_eq!(code(refused), "55006");
+    assert_eq!(start_or_be_refused(&mut conn, Some("a"), "x").await.unwrap(), first, "its own lock");
+    start_or_be_refused(&mut conn, None, "y").await.unwrap();
+    let queued = sqlx::query_scalar("select amends.start_saga('approval', null, '1', lock => 'x')");
+    let queued = SagaId(queued.fetch_one(&mut conn).await.unwrap());
+    end(&mut conn, first).await;
+    assert_eq!(code(start_or_be_refused(&mut conn, Some("b"), "x").await), "55006", "one is in line");
+    end(&mut conn, queued).await;
+    start_or_be_refused(&mut conn, Some("b"), "x").await.unwrap();
+}
+
+#[tokio::test]
+async fn of_a_start_in_rust_and_one_in_sql_at_once_the_second_is_refused() {
+    let database = TestDatabase::create().await;
+    let store = PgStore::new(database.pool().clone());
+    let mut conn = PgConnection::connect(database.url()).await.unwrap();
+    define(&mut conn, &definition(Duration::MAX)).await;
+    let lock = Some(Lock { key: "x".to_owned(), refuse: true });
+    let saga = NewSaga { lock, ..NewSaga::new(&definition(Duration::MAX), Json::null()) };
+    let mut open = database.pool().begin().await.unwrap();
+    store.start_in(&mut open, saga).await.unwrap();
+
+    let racing = tokio::spawn(async move { start_or_be_refused(&mut conn, None, "x").await });
+    while !sqlx::query_scalar::<_, bool>(
+        "select exists (select from pg_locks l join pg_database d on d.oid = l.database
+            where d.datname = current_database() and l.locktype = 'advisory' and not l.granted)",
+    )
+    .fetch_one(database.pool())
+    .await
+    .unwrap()
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    open.commit().await.unwrap();
+
+    assert_eq!(code(racing.await.unwrap()), "55006");
 }
 
 #[tokio::test]

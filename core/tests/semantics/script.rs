@@ -63,6 +63,7 @@ struct Bodies {
     begin_undo: Option<Beginning>,
     probe: Option<Finding>,
     accept: Option<fn(&Json) -> StepResult<()>>,
+    upcast: Option<fn(&Data) -> StepResult<Json>>,
 }
 
 /// The definition and the bodies of a test's saga. Each step comes after the one before it, unless told otherwise.
@@ -224,6 +225,12 @@ impl Script {
         self
     }
 
+    /// What is made up for a saga that is past the step, and older.
+    pub(crate) fn upcast(mut self, make_up: fn(&Data) -> StepResult<Json>) -> Self {
+        self.last_bodies().upcast = Some(make_up);
+        self.with(|step| step.upcast = true)
+    }
+
     pub(crate) fn deadline(mut self, deadline: Duration) -> Self {
         self.definition.deadline = Some(deadline);
         self
@@ -257,6 +264,11 @@ impl Steps<Tx> for Script {
 
     fn accept(&self, step: usize, answer: &Json) -> StepResult<()> {
         self.bodies[step].accept.map_or(Ok(()), |accept| accept(answer))
+    }
+
+    fn upcast(&self, step: usize, data: Data) -> StepResult<Json> {
+        self.log.push(format!("make up {}", self.definition.steps[step].name));
+        self.bodies[step].upcast.unwrap()(&data)
     }
 
     fn probe<'a>(&'a self, step: usize, _: &'a Call, data: Data) -> ProbeFuture<'a> {

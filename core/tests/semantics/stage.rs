@@ -11,6 +11,7 @@ use amends::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,7 @@ pub(crate) struct Stage {
 pub(crate) struct Worker {
     pub(crate) sagas: Sagas<TheStore>,
     shutdown: CancellationToken,
+    running: JoinHandle<Result<(), Error>>,
 }
 
 impl Drop for Worker {
@@ -194,11 +196,17 @@ pub(crate) async fn append_from_outside(store: &impl Store, saga: SagaId, events
 impl Worker {
     pub(crate) fn of(sagas: Sagas<TheStore>) -> Self {
         let shutdown = CancellationToken::new();
-        tokio::spawn({
+        let running = tokio::spawn({
             let (sagas, shutdown) = (sagas.clone(), shutdown.clone());
             async move { sagas.run(shutdown).await }
         });
-        Self { sagas, shutdown }
+        Self { sagas, shutdown, running }
+    }
+
+    /// Waits until it has given back what it held, and says how it ended.
+    pub(crate) async fn stop(mut self) -> Result<(), Error> {
+        self.shutdown.cancel();
+        (&mut self.running).await.unwrap()
     }
 
     pub(crate) async fn signal<T: Serialize + DeserializeOwned>(

@@ -19,6 +19,7 @@ mod starts;
 mod steps;
 mod times;
 mod verdicts;
+mod versions;
 
 /// A store under test, empty at the beginning.
 pub(crate) trait Backend: Sized {

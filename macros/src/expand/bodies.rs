@@ -192,12 +192,45 @@ impl<'a> Glue<'a> {
             Some(recorded) => {
                 (quote_spanned!(at(ty.span())=> #krate::__private::is_same::<#recorded, #ty>();), quote!(#ty))
             }
-            // Nothing says what an item is but the parameter.
-            None if param.is_view() => (TokenStream::new(), quote!(<#ty as #krate::__private::ToOwned>::Owned)),
-            None => (TokenStream::new(), quote!(#ty)),
+            None => (self.check_item(own, param), item_type(krate, param)),
         };
         let read_ty = if param.optional { quote!(::core::option::Option<#read_ty>) } else { read_ty };
         quote_spanned!(at(ty.span())=> #check let #local: #read_ty = __amends_data.#read?;)
+    }
+
+    /// The first `item` of a step is of the list's type, and every other one of the first one's: where there is no list, one
+    /// message says so.
+    fn check_item(self, own: usize, param: &Param) -> TokenStream {
+        let Glue { args: SagaArgs { krate, input, .. }, saga, graph } = self;
+        let step = &saga.steps[own];
+        let helpers = [graph.undo[own].map(|it| &saga.compensations[it]), graph.probe[own].map(|it| &saga.probes[it])];
+        let bodies = std::iter::once(&step.body).chain(helpers.into_iter().flatten().map(|helper| &helper.body));
+        let is_item = |it: &&Param| saga.source(&it.name) == Some(Source::Item);
+        let first = bodies.flat_map(|body| &body.params).find(is_item);
+        let (span, item) = (param.ty.span(), item_type(krate, param));
+        if let Some(first) = first.filter(|first| !std::ptr::eq(*first, param)) {
+            return check(krate, "is_same", &item_type(krate, first), &item, span);
+        }
+        let Some(over) = &step.args.for_each else { return TokenStream::new() };
+        let root = saga.find(&over.root).map_or_else(|| quote!(#input), |root| whole_type(krate, &saga.steps[root]));
+        let (root, item, fields) = (respan(root, span), respan(item, span), &over.fields);
+        let list = if fields.is_empty() { quote!(__amends_root) } else { quote!(&__amends_root #(.#fields)*) };
+        // A local of its own on the parameter's type, since the fields are elsewhere.
+        let local = Ident::new("__amends_list", span);
+        quote_spanned! {at(span)=>
+            let #local = #krate::__private::over::<#root, _>(|__amends_root| #list);
+            #local.is_list_of::<#item, _>();
+        }
+    }
+}
+
+/// Nothing says what an item is but the parameter and the list.
+fn item_type(krate: &syn::Path, param: &Param) -> TokenStream {
+    let ty = &param.ty;
+    if param.is_view() {
+        quote_spanned!(at(ty.span())=> <#ty as #krate::__private::ToOwned>::Owned)
+    } else {
+        quote!(#ty)
     }
 }
 
