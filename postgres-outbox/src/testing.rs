@@ -1,10 +1,14 @@
 //! A database for every test, on the server that `cargo xtask test` provides.
 
+mod sandbox;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
+
+pub use sandbox::{Sandbox, SandboxMoment, SandboxRule, sql, world};
 
 /// A fresh database with the migrations applied. It is dropped with this value, also when a test panics.
 #[derive(Debug)]

@@ -93,6 +93,17 @@ impl StepTx {
         Ok(Self { tx, mark, backend, own, outbox: Vec::new() })
     }
 
+    /// A part of a transaction that is not ours to commit.
+    #[cfg(feature = "testing")]
+    pub(crate) fn lent(tx: Transaction<'static, Postgres>, own: PgPool) -> Self {
+        Self { tx, mark: String::new(), backend: 0, own, outbox: Vec::new() }
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn give_back(self) -> Transaction<'static, Postgres> {
+        self.tx
+    }
+
     /// The connection, inside the step's transaction.
     ///
     /// A body that commits or rolls back by itself is found out when its step is recorded, and fails loudly.

@@ -42,7 +42,7 @@ pub trait Environment: 'static {
     async fn holds(&mut self, rule: &Self::Rule, facts: Facts<'_>) -> Result<bool, String>;
 
     /// Hashes all of it. `false` if that is not possible; then every schedule is run to its end.
-    fn hash(&self, hasher: &mut dyn Hasher) -> bool;
+    async fn hash(&mut self, hasher: &mut dyn Hasher) -> bool;
 }
 
 /// What is known outside of the environment.

@@ -14,13 +14,13 @@ use super::moves::{Effect, Faults};
 use super::report::{Report, Seen, Violation};
 use super::search::{Found, Search};
 use super::simulation::Simulation;
-use super::stage::{Kind, Stage};
+use super::stage::{Kind, Stage, participant};
 use super::timeline::Log;
 use super::world::{Handle, Scene, World};
 use super::{Environment, TestTx};
 use crate::saga::{Saga, Steps};
 use crate::store::NewSaga;
-use crate::{Answer, Json, Message, OutboxMessage, Rejection, SagaId, StepRef};
+use crate::{Json, Message, Rejection, SagaId, StepRef};
 
 /// When a rule must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,20 +178,11 @@ where
     /// Answers the requests of type `M`; the key is the same however often the request comes. `None` leaves it without an
     /// answer.
     pub fn participant<M: Message, R: Serialize>(
-        mut self,
+        self,
         answer: impl Fn(&Handle<W>, &M, &str) -> Option<Result<R, Rejection>> + Send + 'static,
     ) -> Self {
         let world = self.stage.env.handle();
-        let answer = move |request: &OutboxMessage| {
-            let message: M = serde_json::from_slice(&request.payload).expect("a request has its own type");
-            let key = request.headers.get(crate::IDEMPOTENCY_HEADER).map_or("", String::as_str);
-            answer(&world, &message, key).map(|answer| match answer {
-                Ok(reply) => Answer::Done(Json::encode(&reply).expect("a reply can be stored")),
-                Err(rejection) => Answer::Rejected(rejection),
-            })
-        };
-        self.stage.participants.insert(M::NAME.to_owned(), Box::new(answer));
-        self
+        self.participant_made(move |message: &M, key: &str| answer(&world, message, key))
     }
 
     /// Explores. Use it in a test.
@@ -259,6 +250,16 @@ impl<E: Environment> Explorer<E> {
     /// Panics if the saga cannot run.
     pub fn child_made<G: Saga + Steps<E::Tx>>(mut self, make: impl Fn() -> G + Send + 'static) -> Self {
         self.stage.kinds.push(kind(make));
+        self
+    }
+
+    /// Answers the requests of type `M`; the key is the same however often the request comes. `None` leaves it without an
+    /// answer.
+    pub fn participant_made<M: Message, R: Serialize>(
+        mut self,
+        answer: impl Fn(&M, &str) -> Option<Result<R, Rejection>> + Send + 'static,
+    ) -> Self {
+        self.stage.participants.insert(M::NAME.to_owned(), participant(answer));
         self
     }
 

@@ -12,14 +12,14 @@ use uuid::Uuid;
 use super::moves::{Effect, Faults, How, Move};
 use super::report::Seen;
 use super::simulation::{Flight, Simulation};
-use super::stage::{Kind, Stage};
+use super::stage::{Kind, Stage, participant};
 use super::timeline::Log;
 use super::{Environment, Handle, TestTx, World, journal};
 use crate::event::{Event, Outcome, Rejection};
 use crate::machine::Phase;
 use crate::saga::{Saga, Steps};
 use crate::store::NewSaga;
-use crate::{Answer, Json, JsonError, Message, OutboxMessage, SagaId, StepRef, list};
+use crate::{Json, JsonError, Message, OutboxMessage, SagaId, StepRef, list};
 
 /// Runs a saga once, without a store, in virtual time.
 ///
@@ -164,14 +164,8 @@ impl<G: Saga + Steps<E::Tx>, E: Environment> Harness<G, E> {
         mut self,
         answer: impl Fn(&M) -> Result<R, Rejection> + Send + 'static,
     ) -> Self {
-        let answer = move |request: &OutboxMessage| {
-            let message: M = serde_json::from_slice(&request.payload).expect("a request has its own type");
-            Some(match answer(&message) {
-                Ok(reply) => Answer::Done(Json::encode(&reply).expect("a reply can be stored")),
-                Err(rejection) => Answer::Rejected(rejection),
-            })
-        };
-        self.stage.participants.insert(M::NAME.to_owned(), Box::new(answer));
+        let answer = move |message: &M, _key: &str| Some(answer(message));
+        self.stage.participants.insert(M::NAME.to_owned(), participant(answer));
         self
     }
 

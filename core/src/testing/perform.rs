@@ -332,7 +332,7 @@ impl Simulation {
         flight: &Flight,
     ) -> Result<(), Wrong> {
         let what = (self.sagas[saga].kind, flight.attempt.node.step, flight.phase as u8);
-        if !stage.repeats || !stage.repeated.insert(what) || !stage.env.hash(&mut DefaultHasher::new()) {
+        if !stage.repeats || !stage.repeated.insert(what) || !stage.env.hash(&mut DefaultHasher::new()).await {
             return Ok(());
         }
         let saved = stage.env.save().await;
@@ -342,7 +342,7 @@ impl Simulation {
             let ended = self.body(stage, saga, flight, Capability::Call(&call)).await;
             let mut hasher = DefaultHasher::new();
             self.event(stage, saga, flight, ended).hash(&mut hasher);
-            stage.env.hash(&mut hasher);
+            stage.env.hash(&mut hasher).await;
             *seen = hasher.finish();
             stage.env.restore(&saved).await;
         }

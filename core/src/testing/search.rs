@@ -96,7 +96,7 @@ impl<'a, E: Environment> Search<'a, E> {
                 Led::End(behind) => behind,
                 Led::On(_, _) if stack.len() >= LONGEST => Behind::broken("it does not end".to_owned()),
                 Led::On(simulation, moves) => {
-                    let digest = digest(&simulation, self.stage);
+                    let digest = digest(&simulation, self.stage).await;
                     if let Some(known) = digest.and_then(|digest| self.known.get(&digest)) {
                         self.runs += 1;
                         known.clone()

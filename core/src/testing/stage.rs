@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::Environment;
 use super::report::Seen;
 use crate::definition::{Definition, StepKind};
@@ -11,7 +13,7 @@ use crate::machine::{Node, Phase};
 use crate::saga::{Data, Steps};
 use crate::state::State;
 use crate::store::StepTransaction;
-use crate::{Answer, OutboxMessage};
+use crate::{Answer, IDEMPOTENCY_HEADER, Json, Message, OutboxMessage, Rejection};
 
 /// The code of one kind of saga.
 pub(super) struct Kind<T: StepTransaction> {
@@ -33,6 +35,20 @@ pub(super) struct Stage<E: Environment> {
     pub(super) repeats: bool,
     pub(super) repeated: BTreeSet<(usize, usize, u8)>,
     pub(super) seen: Seen,
+}
+
+/// One that reads requests of type `M`.
+pub(super) fn participant<M: Message, R: Serialize>(
+    answer: impl Fn(&M, &str) -> Option<Result<R, Rejection>> + Send + 'static,
+) -> Participant {
+    Box::new(move |request| {
+        let message: M = serde_json::from_slice(&request.payload).expect("a request has its own type");
+        let key = request.headers.get(IDEMPOTENCY_HEADER).map_or("", String::as_str);
+        answer(&message, key).map(|answer| match answer {
+            Ok(reply) => Answer::Done(Json::encode(&reply).expect("a reply can be stored")),
+            Err(rejection) => Answer::Rejected(rejection),
+        })
+    })
 }
 
 impl<T: StepTransaction> Kind<T> {

@@ -33,6 +33,11 @@ impl<W> Handle<W> {
         look(&mut self.lock())
     }
 
+    /// The same world, for a fake that keeps its state in an `Arc<Mutex<_>>`.
+    pub fn shared(&self) -> Arc<Mutex<W>> {
+        Arc::clone(&self.0)
+    }
+
     fn lock(&self) -> MutexGuard<'_, W> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,7 +182,7 @@ where
         Ok(self.look(|world, database| rule(&Scene { world, database, published, outcome })))
     }
 
-    fn hash(&self, mut hasher: &mut dyn Hasher) -> bool {
+    async fn hash(&mut self, mut hasher: &mut dyn Hasher) -> bool {
         self.world.lock().hash(&mut hasher);
         self.database.hash(&mut hasher);
         true
