@@ -13,6 +13,7 @@ use sqlx::PgPool;
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::payments::Payments;
 use crate::saga::PlaceOrder;
 
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ pub(crate) fn routes(service: Service) -> Router {
 /// Takes an order. Placing it again changes nothing and gives the same answer.
 async fn place(State(service): State<Service>, Json(order): Json<Order>) -> Result<Response, Failed> {
     let mut tx = service.pool.begin().await?;
-    let saga = service.sagas.start(&mut tx, PlaceOrder::key(order.id), &order).await?.id();
+    let saga = service.sagas.start(&mut tx, PlaceOrder::<Payments>::key(order.id), &order).await?.id();
     let inserted = sqlx::query(
         "insert into orders (id, account, sku, qty, cents, saga) values ($1, $2, $3, $4, $5, $6)
          on conflict (id) do nothing",

@@ -2,6 +2,8 @@
 //!
 //! Any number of instances may run on one database; each takes orders, and each works on whichever sagas it claims.
 
+#[cfg(test)]
+mod explored;
 mod http;
 mod payments;
 mod saga;

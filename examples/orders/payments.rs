@@ -1,8 +1,19 @@
-//! The client of the payment service.
+//! The payment service, as the saga sees it, and its client.
 
-use amends::Call;
+use std::future::Future;
+
+use amends::{Call, StepResult};
 use reqwest::StatusCode;
 use shop::api::{Charge, Charged, IDEMPOTENCY_KEY, Order, Refund, Refused};
+
+/// What the saga needs of a payment service; a test has one of its own.
+pub(crate) trait Pay: Send + Sync + 'static {
+    /// Asks for the money, under the key of the step.
+    fn charge(&self, call: &Call, order: &Order) -> impl Future<Output = StepResult<Answer>> + Send;
+
+    /// Undoes the charge that the compensated step made or may have made.
+    fn refund(&self, call: &Call) -> impl Future<Output = StepResult<()>> + Send;
+}
 
 /// Talks to the payment service.
 #[derive(Debug, Clone)]
@@ -22,9 +33,10 @@ impl Payments {
     pub(crate) fn new(url: &str) -> Self {
         Self { http: reqwest::Client::new(), url: url.trim_end_matches('/').to_owned() }
     }
+}
 
-    /// Asks for the money, under the key of the step.
-    pub(crate) async fn charge(&self, call: &Call, order: &Order) -> reqwest::Result<Answer> {
+impl Pay for Payments {
+    async fn charge(&self, call: &Call, order: &Order) -> StepResult<Answer> {
         let charge = Charge {
             reference: order.id,
             account: order.account.clone(),
@@ -49,10 +61,10 @@ impl Payments {
         }
     }
 
-    /// Undoes the charge that the compensated step made or may have made.
-    pub(crate) async fn refund(&self, call: &Call) -> reqwest::Result<()> {
+    async fn refund(&self, call: &Call) -> StepResult<()> {
         let refund = Refund { charge: call.step_key().to_owned() };
         let request = self.http.post(format!("{}/refunds", self.url)).timeout(call.time_left()).json(&refund);
-        request.send().await?.error_for_status().map(drop)
+        request.send().await?.error_for_status()?;
+        Ok(())
     }
 }

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use shop::api::Order;
 use shop::events::{OrderCompleted, OrderRefused, OrderShipped, StockReleased, StockReserved};
 
-use crate::payments::{Answer, Payments};
+use crate::payments::{Answer, Pay};
 
 /// Carries out one order. Its fields are what its steps need; its data is the [`Order`].
 #[derive(Debug)]
-pub(crate) struct PlaceOrder {
-    pub(crate) payments: Payments,
+pub(crate) struct PlaceOrder<P> {
+    pub(crate) payments: P,
 }
 
 /// Money that was taken.
@@ -21,7 +21,7 @@ pub(crate) struct Payment {
 }
 
 #[saga(name = "place-order", version = 1, input = Order)]
-impl PlaceOrder {
+impl<P: Pay> PlaceOrder<P> {
     /// Takes the order in hand. It stands first so that, whatever is refused later, its undoing tells the customer.
     #[step(tx, compensate = refuse)]
     async fn accept(&self, tx: &mut StepTx, input: &Order) -> StepResult<()> {
@@ -79,8 +79,7 @@ impl PlaceOrder {
     #[compensate(retry(attempts = 60, backoff = "100ms..2s"), timeout = "5s")]
     async fn refund(&self, call: &Call, charge: Option<&Payment>) -> StepResult<()> {
         tracing::info!(saga = %call.saga(), cents = charge.map(|payment| payment.cents), "refund");
-        self.payments.refund(call).await?;
-        Ok(())
+        self.payments.refund(call).await
     }
 
     /// Undoes `reserve`: the goods are for sale again.
@@ -122,6 +121,7 @@ async fn set_status(tx: &mut StepTx, order: &Order, status: &str) -> StepResult<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::payments::Payments;
 
     /// What is on disk depends on this text: a change of it needs a new version of the saga.
     #[test]
@@ -133,6 +133,6 @@ saga place-order v1
   call charge after reserve, undone by call refund
   tx ship after charge, pivot
   tx notify after ship";
-        assert_eq!(PlaceOrder::DEFINITION.to_string(), expected);
+        assert_eq!(PlaceOrder::<Payments>::DEFINITION.to_string(), expected);
     }
 }
