@@ -63,3 +63,11 @@ fn what_is_written_to_disk_has_not_changed() {
           call charge after hold, pivot"#]]
     .assert_eq(&BuyTicket::DEFINITION.to_string());
 }
+
+#[cfg(test)]
+#[test]
+fn whatever_goes_wrong_it_comes_to_an_end() {
+    let ticket = Ticket { seat: "12A".into(), card_is_good: true };
+    let report = amends::testing::explore(()).saga(|_| BuyTicket, &ticket).crashes(2).transient(1).zombies(1).check();
+    assert!(report.is_exhaustive());
+}

@@ -2,10 +2,10 @@
 //! are given back. The example of steno and Omicron: `cargo run -p amends-examples --example trip`.
 #![allow(clippy::unused_async, reason = "real steps await other services")]
 
-use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use amends::{Call, Ended, Error, MemoryStore, Sagas, StepResult, reject, saga};
+use amends::{Call, Ended, Error, MemoryStore, Sagas, StepError, StepResult, reject, saga};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -70,10 +70,13 @@ impl BookTrip {
     }
 }
 
-/// Books under the idempotency key, so that the same request twice is one booking.
+/// Whether each booking stands, by its idempotency key. What was given back stays, so that a request that comes late books
+/// nothing.
+type Bookings = BTreeMap<String, bool>;
+
 #[derive(Debug, Default)]
 struct Agency {
-    booked: Mutex<BTreeSet<String>>,
+    bookings: Arc<Mutex<Bookings>>,
 }
 
 impl Agency {
@@ -81,17 +84,18 @@ impl Agency {
         if what == "hotel" && to == "Atlantis" {
             return Err(reject("no_rooms"));
         }
-        self.booked
-            .lock()
-            .map_err(|_| amends::StepError::retry("the agency is closed"))?
-            .insert(call.step_key().into());
+        self.open()?.entry(call.step_key().into()).or_insert(true);
         Ok(Booking { reference: format!("{what} to {to}") })
     }
 
     fn cancel(&self, call: &Call, booking: Option<&Booking>) -> StepResult<()> {
         println!("  giving back {}", booking.map_or("whatever was booked", |booking| &booking.reference));
-        self.booked.lock().map_err(|_| amends::StepError::retry("the agency is closed"))?.remove(call.step_key());
+        self.open()?.insert(call.step_key().into(), false);
         Ok(())
+    }
+
+    fn open(&self) -> StepResult<MutexGuard<'_, Bookings>> {
+        self.bookings.lock().map_err(|_| StepError::retry("the agency is closed"))
     }
 }
 
@@ -137,4 +141,19 @@ async fn only_the_trip_without_a_hotel_is_given_back() {
         matches!(&all[..], [Ended::Completed(_), Ended::Completed(paid), Ended::Compensated(_)] if paid.contains("on foot"))
     );
     worker.abort();
+}
+
+#[cfg(test)]
+#[test]
+fn whatever_goes_wrong_a_trip_is_booked_whole_or_not_at_all() {
+    let booked = |bookings: &Bookings| bookings.values().filter(|stands| **stands).count();
+    let report = amends::testing::explore(Bookings::new())
+        .saga(|it| BookTrip { agency: Agency { bookings: it.shared() } }, &Trip { to: "Oslo".into(), cents: 1 })
+        .crashes(1)
+        .transient(1)
+        .zombies(1)
+        .when_completed("all three are booked", move |it| booked(it.world) == 3)
+        .when_compensated("nothing is booked", move |it| booked(it.world) == 0)
+        .check();
+    assert!(report.is_exhaustive());
 }

@@ -2,6 +2,8 @@
 //! a message. `cargo run -p amends-examples --example order_credit`, with `DATABASE_URL` and `AMQP_URL` set as
 //! `cargo xtask services up` says.
 
+#[cfg(test)]
+mod explored;
 mod services;
 
 use amends::{Ended, Message, Request, StepResult, saga};
