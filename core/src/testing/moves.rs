@@ -75,6 +75,15 @@ impl How {
     }
 }
 
+/// How a request reaches its participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    Once,
+    Twice,
+    /// The participant says no, without any effect.
+    Refused,
+}
+
 /// One step of a schedule. Indices are into the simulation as it is before the move.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Move {
@@ -89,7 +98,7 @@ pub(super) enum Move {
     /// What a stopped worker or a lost request was about to do takes effect.
     Land(usize),
     /// A request reaches its participant.
-    Deliver { request: usize, twice: bool },
+    Deliver { request: usize, how: Arrival },
     /// A reply comes home.
     Reply(usize),
     /// A signal comes.
@@ -106,7 +115,7 @@ impl Move {
         match self {
             Self::Run { how, dies, .. } => u32::from(*how != How::AsIs) + u32::from(*dies),
             Self::Record { dies, .. } => u32::from(*dies),
-            Self::Deliver { twice, .. } => u32::from(*twice),
+            Self::Deliver { how, .. } => u32::from(*how != Arrival::Once),
             Self::Die | Self::Stop | Self::WaitInVain => 1,
             Self::Land(_) | Self::Reply(_) | Self::Signal { .. } | Self::Wait => 0,
         }

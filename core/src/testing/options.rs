@@ -1,8 +1,8 @@
 //! Which moves there are.
 
 use super::Environment;
-use super::moves::Move;
-use super::simulation::{Saga, Simulation};
+use super::moves::{Arrival, Move};
+use super::simulation::{Saga, Simulation, correlation};
 use super::stage::Stage;
 use crate::machine::{self, Action, Phase};
 
@@ -25,10 +25,13 @@ impl Simulation {
             moves.push(Move::Stop);
         }
         moves.extend((0..self.late.len()).map(Move::Land));
-        for request in 0..self.requests.len() {
-            moves.push(Move::Deliver { request, twice: false });
+        for (request, message) in self.requests.iter().enumerate() {
+            moves.push(Move::Deliver { request, how: Arrival::Once });
             if self.left.duplicates > 0 {
-                moves.push(Move::Deliver { request, twice: true });
+                moves.push(Move::Deliver { request, how: Arrival::Twice });
+            }
+            if self.left.rejections > 0 && correlation(message).is_some_and(|to| !to.undo) {
+                moves.push(Move::Deliver { request, how: Arrival::Refused });
             }
         }
         moves.extend((0..self.replies.len()).map(Move::Reply));

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::Environment;
-use super::moves::{Effect, How, Move};
-use super::simulation::{Done, Flight, Late, Reply, Simulation};
+use super::moves::{Arrival, Effect, How, Move};
+use super::simulation::{Done, Flight, Late, Reply, Simulation, correlation};
 use super::stage::Stage;
 use crate::definition::StepKind;
-use crate::event::{Cause, Event};
+use crate::event::{Answer, Cause, Event, Rejection};
 use crate::machine::Phase;
 use crate::retry::LONGEST_PAUSE;
 use crate::saga::{Capability, Data};
@@ -21,7 +21,7 @@ use crate::store::StepTransaction;
 use crate::worker::attempt::contain;
 use crate::worker::child::Asked;
 use crate::worker::failure::{Ended, Problem, Tried};
-use crate::{CORRELATION_HEADER, Call, Correlation, OutboxMessage, StepError, reject};
+use crate::{Call, StepError, reject};
 
 /// What cannot be right, whatever the application means.
 pub(super) type Wrong = String;
@@ -37,7 +37,7 @@ impl Simulation {
             Move::Die => self.die("the worker dies"),
             Move::Stop => self.stop(stage),
             Move::Land(late) => self.land(stage, *late).await?,
-            Move::Deliver { request, twice } => self.deliver(stage, *request, *twice),
+            Move::Deliver { request, how } => self.deliver(stage, *request, *how),
             Move::Reply(reply) => self.reply(*reply),
             Move::Signal { saga, signal } => self.signal(*saga, *signal),
             Move::Wait | Move::WaitInVain => {
@@ -235,24 +235,27 @@ impl Simulation {
         self.call(stage, saga, &flight).await.map(drop)
     }
 
-    fn deliver<E: Environment>(&mut self, stage: &Stage<E>, request: usize, twice: bool) {
+    fn deliver<E: Environment>(&mut self, stage: &Stage<E>, request: usize, how: Arrival) {
         let request = self.requests.remove(request);
-        for _ in 0..=u32::from(twice) {
-            self.answer(stage, &request);
+        let answer = stage.participants.get(&request.name);
+        let refused = || Some(Answer::Rejected(Rejection::new(self.code)));
+        let answers: Vec<_> = match how {
+            Arrival::Once => answer.map(|answer| answer(&request)).into_iter().collect(),
+            Arrival::Twice => answer.map(|answer| [answer(&request), answer(&request)]).into_iter().flatten().collect(),
+            Arrival::Refused => vec![refused()],
+        };
+        match how {
+            Arrival::Once => {}
+            Arrival::Twice => self.left.duplicates -= 1,
+            Arrival::Refused => self.left.rejections -= 1,
         }
-        self.left.duplicates -= u32::from(twice);
-    }
-
-    fn answer<E: Environment>(&mut self, stage: &Stage<E>, request: &OutboxMessage) {
-        let Some(participant) = stage.participants.get(&request.name) else { return };
-        let answer = participant(request);
-        self.log.line(|| {
-            format!("`{}` reaches its participant: {}", request.name, super::timeline::answer(answer.as_ref()))
-        });
-        let to = request.headers.get(CORRELATION_HEADER).and_then(|text| text.parse::<Correlation>().ok());
-        if let (Some(to), Some(answer)) = (to, answer) {
-            let id = Uuid::new_v5(&to.saga.0, format!("{to} {}", self.replies.len()).as_bytes());
-            self.replies.push(Reply { id, to, answer });
+        for answer in answers {
+            let text = super::timeline::answer(answer.as_ref());
+            self.log.line(|| format!("`{}` reaches its participant: {text}", request.name));
+            if let (Some(to), Some(answer)) = (correlation(&request), answer) {
+                let id = Uuid::new_v5(&to.saga.0, format!("{to} {}", self.replies.len()).as_bytes());
+                self.replies.push(Reply { id, to, answer });
+            }
         }
     }
 

@@ -82,6 +82,11 @@ pub(super) struct Reply {
     pub(super) answer: Answer,
 }
 
+/// The saga and the step that a request comes from.
+pub(super) fn correlation(request: &OutboxMessage) -> Option<Correlation> {
+    request.headers.get(CORRELATION_HEADER)?.parse().ok()
+}
+
 impl Flight {
     /// The name under which it is recorded.
     pub(super) fn name(&self) -> String {
