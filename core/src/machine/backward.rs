@@ -89,6 +89,39 @@ impl View<'_> {
         }
     }
 
+    /// A saga that goes back for good comes to no step any more, and to none on a path that it gives up.
+    pub(super) fn may_reach(&self, step: usize) -> bool {
+        if self.is_given_up(step) || self.is_left_out(step) {
+            return false;
+        }
+        let Some(failed) = self.state.failing_since.filter(|_| !self.has_no_way_back()) else { return true };
+        let failed = self.went_back_since(failed, &Retreat { given_up: self.alternates_left() });
+        // A pivot that is under way, or was, may turn out to happen: then there is no way back after all.
+        if self.steps().any(|(pivot, it)| it.pivot && self.may_yet_happen(pivot, failed)) {
+            return true;
+        }
+        let is_past_pivot = self.is_past_pivot();
+        let is_no_hindrance = |name: &String| {
+            let is_on_another_path =
+                self.innermost_alternate(name).map_or(is_past_pivot, |alternate| !alternate.primary.contains(&step));
+            is_on_another_path || self.may_be_forgiven(name, failed)
+        };
+        (self.state.cancelled_at.is_none() || is_past_pivot) && self.state.failed.keys().all(is_no_hindrance)
+    }
+
+    fn may_yet_happen(&self, step: usize, failed: (i64, DateTime<Utc>)) -> bool {
+        let is_open = matches!(self.forward_of(Node { step, item: None }), Forward::Pending(_) | Forward::Waiting(_));
+        let is_ready = is_open && self.ready_at(step, When::First).is_some();
+        is_ready || self.verdicts(step, failed).iter().any(|(_, verdict)| *verdict == Verdict::Unknown)
+    }
+
+    /// It must be found out whether the step happened, and if it did, the saga goes on.
+    fn may_be_forgiven(&self, name: &str, failed: (i64, DateTime<Utc>)) -> bool {
+        let step = self.index(name).filter(|step| self.definition.steps[*step].must_know());
+        let is_it = |(node, verdict): &(Node, Verdict)| *verdict == Verdict::Unknown && self.name(*node) == name;
+        step.is_some_and(|step| self.verdicts(step, failed).iter().any(is_it))
+    }
+
     /// A pivot has succeeded, and no path is to be given up for its alternate: neither is behind the other.
     pub(super) fn has_no_way_back(&self) -> bool {
         self.is_past_pivot() && self.alternates_left().is_empty()
@@ -103,12 +136,7 @@ impl View<'_> {
             return given_up;
         }
         for name in self.state.failed.keys() {
-            let step = self.index(name);
-            let around = self
-                .alternates
-                .iter()
-                .filter(|it| !self.is_diverted(it) && step.is_some_and(|step| it.primary.contains(&step)));
-            let Some(innermost) = around.min_by_key(|it| it.primary.len()) else {
+            let Some(innermost) = self.innermost_alternate(name) else {
                 if is_past_pivot {
                     continue;
                 }
@@ -119,6 +147,13 @@ impl View<'_> {
             }
         }
         given_up
+    }
+
+    /// What is left to take in place of the path on which a step failed.
+    fn innermost_alternate(&self, failed: &str) -> Option<&Alternate> {
+        let step = self.index(failed)?;
+        let around = self.alternates.iter().filter(|it| !self.is_diverted(it) && it.primary.contains(&step));
+        around.min_by_key(|it| it.primary.len())
     }
 
     fn divert(&self, alternate: &Alternate) -> Action {

@@ -189,6 +189,11 @@ pub(crate) fn forget_older_adoptions(definition: &Definition, state: &mut State)
     }
 }
 
+/// Whether a saga may still come to a step, as far as anybody can say now.
+pub fn may_reach(definition: &Definition, state: &State, step: usize) -> bool {
+    step < definition.steps.len() && View::new(definition, state).may_reach(step)
+}
+
 impl Action {
     /// When it is due: `Some(None)` is at once, and `None` is only when something comes from outside.
     pub fn due(&self) -> Option<Option<DateTime<Utc>>> {

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Sagas;
 use crate::definition::{Definition, Step, StepKind};
 use crate::event::{Event, JournalRow, Outcome, ParkReason};
-use crate::machine::{Action, Node, Phase, decide, is_past_pivot, may_have_happened};
+use crate::machine::{Action, Node, Phase, decide, is_past_pivot, may_have_happened, may_reach};
 use crate::state::{Forward, State, Undo, item_name, split_name};
 use crate::store::{Head, Status, WorkerStore};
 use crate::{Error, Json, SagaId, StepRef, list, sanitize};
@@ -66,11 +66,12 @@ pub struct PlannedUndo {
 impl<S: WorkerStore> Sagas<S> {
     /// Sends a signal to a step that waits for it, or will. It returns when the signal is durable.
     ///
-    /// One that comes before the step waits is kept for it, unless the step says `early = refuse`.
+    /// One that comes before the step waits is kept for it, unless the step says `early = refuse` or the saga cannot come to
+    /// it any more.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the saga has ended, has had the signal, or refuses it now; [`Error::Json`] if it cannot be
-    /// stored; [`Error::NoSuchSaga`] if there is none.
+    /// [`Error::Refused`] if the saga has ended, has had the signal, does not come to the step, or refuses it now;
+    /// [`Error::Json`] if it cannot be stored; [`Error::NoSuchSaga`] if there is none.
     pub async fn signal<T: Serialize + DeserializeOwned>(
         &self,
         saga: SagaId,
@@ -85,7 +86,8 @@ impl<S: WorkerStore> Sagas<S> {
             if loaded.status.is_final() {
                 return Err(format!("it has ended ({})", loaded.status.as_str()));
             }
-            let it = self.definition_of(loaded).map(|definition| definition.step(name));
+            let definition = self.definition_of(loaded);
+            let it = definition.map(|definition| definition.step(name));
             match it {
                 Some(None) => return Err(format!("it has no step `{name}`")),
                 Some(Some((_, step))) if step.kind != StepKind::Signal => {
@@ -96,8 +98,14 @@ impl<S: WorkerStore> Sagas<S> {
                 }
                 _ => {}
             }
+            let may_come = || match (definition, it) {
+                (Some(definition), Some(Some((step, _)))) => may_reach(definition, state, step),
+                _ => true,
+            };
             match state.record(name, None).map(|record| &record.forward) {
-                None | Some(Forward::Pending(_) | Forward::Waiting(_)) => Ok(loaded.status),
+                Some(Forward::Waiting(_)) => Ok(loaded.status),
+                None | Some(Forward::Pending(_)) if may_come() => Ok(loaded.status),
+                None | Some(Forward::Pending(_)) => Err(format!("it does not come to step `{name}` any more")),
                 Some(_) => Err(format!("step `{name}` has had its signal, or waits for none any more")),
             }
         })

@@ -1,11 +1,12 @@
 //! Random legal histories: what workers, operators, other services and bad luck may do to a saga.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use amends::event::{Event, JournalRow, Outcome};
-use amends::machine::{Action, Direction, Node, Phase, decide, direction};
+use amends::machine::{Action, Direction, Node, Phase, decide, direction, may_reach};
 use amends::state::State;
-use amends::{Definition, Json, SagaId, WorkerId};
+use amends::{Definition, Json, SagaId, StepKind, WorkerId};
 use chrono::{DateTime, Utc};
 use fastrand::Rng;
 use uuid::Uuid;
@@ -32,6 +33,8 @@ pub(crate) struct History {
     reopens: bool,
     /// This worker dies at every turn.
     cursed: bool,
+    /// Steps that wait for a signal and to which the saga does not come any more, by what was known.
+    pub(crate) missed: BTreeSet<usize>,
 }
 
 /// Something that a worker has begun and not recorded yet.
@@ -61,6 +64,7 @@ impl History {
             resumes: rng.u32(0..5),
             reopens: rng.u8(0..4) == 0,
             cursed: rng.u8(0..16) == 0,
+            missed: BTreeSet::new(),
             rng,
         };
         while history.turn() {
@@ -250,6 +254,9 @@ impl History {
 
     fn end_row(&mut self) {
         self.oracle.end_row(self.now);
+        let signals = self.definition.steps.iter().enumerate().filter(|(_, it)| it.kind == StepKind::Signal);
+        let missed = signals.filter(|(step, _)| !may_reach(&self.definition, &self.state, *step));
+        self.missed.extend(missed.map(|(step, _)| step));
         let way = if self.oracle.is_going_back() { Direction::Backward } else { Direction::Forward };
         assert_eq!(direction(&self.definition, &self.state), way, "{:?}", self.rows.last());
     }

@@ -10,7 +10,7 @@ mod worker;
 mod world;
 
 use amends::event::{Answer, Event, JournalRow, ParkReason, Rejection, parse_events};
-use amends::machine::{Action, decide, direction, is_past_pivot};
+use amends::machine::{Action, decide, direction, is_past_pivot, may_reach};
 use amends::state::State;
 use amends::{Definition, Json, SagaId, WorkerId};
 use chrono::DateTime;
@@ -88,7 +88,7 @@ proptest! {
             let events = (0..rng.usize(0..3)).map(|_| any_event(&mut rng, steps)).collect();
             state.apply(&JournalRow { saga: SagaId(Uuid::nil()), seq: seq as i64, events, at: DateTime::UNIX_EPOCH });
             let actions = decide(&definition, &state);
-            let _ = (direction(&definition, &state), is_past_pivot(&definition, &state));
+            let _ = (direction(&definition, &state), is_past_pivot(&definition, &state), may_reach(&definition, &state, 0));
             prop_assert!(actions.len() == 1 || actions.iter().all(|a| !matches!(a, Action::End(_) | Action::Park(_))));
         }
     }

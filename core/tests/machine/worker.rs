@@ -33,6 +33,8 @@ impl History {
             let is_due = attempt.due.is_none_or(|due| due <= self.now + Duration::from_millis(20));
             if is_due && !self.is_flying(attempt.node, phase) {
                 self.oracle.check_begin(attempt, phase, self.now);
+                let is_missed = phase == Phase::Forward && self.missed.contains(&attempt.node.step);
+                assert!(!is_missed, "{:?} was out of reach", attempt.node);
                 let event = self.begin(attempt, phase);
                 self.flying.push(Flight { node: attempt.node, phase, number: attempt.number, event });
                 if phase == Phase::Forward {

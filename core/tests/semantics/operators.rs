@@ -266,7 +266,8 @@ async fn two_errors_of_one_step_are_two_fingerprints() {
 
 #[tokio::test]
 async fn a_signal_to_a_parked_saga_leaves_it_parked_where_an_operator_finds_it() {
-    let script = stuck_behind(fails()).signal("later");
+    let down = || Err(amends::StepError::retry("down"));
+    let script = Script::new().call("pay", fails()).attempts(1).pivot().probe(down).signal("later");
     let stage = Stage::new().await;
     let (worker, saga) = stage.play(&script).await;
     stage.parks(saga).await;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::Error;
-use amends::event::Event;
+use amends::event::{Event, ParkReason};
+use amends::{Correlation, Error, Status};
 use tokio::sync::Semaphore;
 
-use super::script::{Log, Script, notes, ok, rejects, waits_for};
-use super::stage::{Stage, refusal};
+use super::script::{Log, Script, fails, json, notes, ok, rejects, waits_for};
+use super::stage::{Stage, done, refusal};
 
 fn approval(log: &Log) -> Script {
     Script::new()
@@ -180,4 +180,88 @@ async fn a_signal_to_a_step_that_waits_for_none_or_is_not_there_is_refused() {
     assert!(no_signal.contains("waits for no signal"), "{no_signal}");
     assert!(no_step.contains("no step `aproval`"), "{no_step}");
     assert!(matches!(no_saga, Err(Error::NoSuchSaga(_))));
+}
+
+#[tokio::test]
+async fn a_signal_to_a_step_to_which_a_saga_that_is_undone_does_not_come_is_refused() {
+    let script = Script::new().request("book").undo_by_request().tx("pay", rejects("no")).undo(ok()).signal("approval");
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.waits_at(saga, "book").await;
+    worker.signal(saga, "approval", 7_u32).await.unwrap();
+    stage.reply_to(saga, "book", done(())).await;
+    stage.until(saga, |loaded| loaded.owner.is_none() && loaded.status == Status::Compensating).await;
+
+    let refused = refusal(worker.signal(saga, "approval", 8_u32).await);
+
+    assert!(refused.contains("does not come to step `approval` any more"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_signal_to_a_step_that_waits_is_taken_while_the_saga_is_undone() {
+    let script = Script::new().signal("approval").request("book").after(&[]).undo_by_request().undo_reads(&["book"]);
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.waits_at(saga, "approval").await;
+    stage.waits_at(saga, "book").await;
+    worker.sagas.cancel(saga, "no").await.unwrap();
+    let asked_back = |event: &Event| matches!(event, Event::Begun { undo: true, .. });
+    stage
+        .until(saga, |loaded| {
+            loaded.owner.is_none() && loaded.journal.iter().flat_map(|row| &row.events).any(asked_back)
+        })
+        .await;
+
+    worker.signal(saga, "approval", 7_u32).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_signal_is_kept_for_a_step_behind_one_that_is_in_doubt() {
+    let script = Script::new()
+        .call("pay", fails())
+        .attempts(1)
+        .pivot()
+        .probe(|| Err(amends::StepError::retry("down")))
+        .signal("approval");
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    assert_eq!(stage.parks(saga).await, ParkReason::InDoubt { step: "pay".into() });
+
+    worker.signal(saga, "approval", 7_u32).await.unwrap();
+    let supplied = amends::Resolution::Supply(json(&()));
+    worker.sagas.resolve(saga, &supplied, "ann", "the bank says so").await.unwrap();
+
+    stage.completes(saga).await;
+    assert_eq!(stage.output(saga, "approval").await, Some(7));
+}
+
+#[tokio::test]
+async fn a_signal_is_kept_for_the_way_that_is_taken_instead_and_refused_on_the_one_that_is_given_up() {
+    let script = Script::new()
+        .tx("open", ok())
+        .undo(ok())
+        .savepoint()
+        .request("book")
+        .undo_by_request()
+        .call("ask", rejects("no"))
+        .undo(ok())
+        .signal("approval")
+        .alternate(4)
+        .signal("other")
+        .after(&["open"])
+        .tx("ship", ok())
+        .after(&["approval"]);
+    let stage = Stage::new().await;
+    let (worker, saga) = stage.play(&script).await;
+    stage.waits_at(saga, "book").await;
+    stage.reply_to(saga, "book", done(())).await;
+    stage.until(saga, |loaded| loaded.owner.is_none() && loaded.status == Status::Compensating).await;
+
+    let given_up = refusal(worker.signal(saga, "approval", 7_u32).await);
+    worker.signal(saga, "other", 8_u32).await.unwrap();
+    stage.reply(&Correlation { saga, step: "book".to_owned(), undo: true, attempt: 1 }, done(())).await;
+
+    assert!(given_up.contains("does not come to step `approval` any more"), "{given_up}");
+    stage.completes(saga).await;
+    assert_eq!(stage.output(saga, "other").await, Some(8));
 }
