@@ -107,7 +107,11 @@ pub(crate) async fn a_key_that_is_taken_is_found_whoever_has_the_lock<B: Backend
     let stage = Stage::<B>::open().await;
     let keyed = || NewSaga { key: Some("o-1".into()), ..refusing(SHOP, "x") };
     let first = stage.start(keyed()).await;
+    let lost = refusing(SHOP, "y");
+    stage.start(lost.clone()).await;
     let behind = stage.start(locking(SHOP, "x")).await;
+    stage.start(locking(SHOP, "y")).await;
+    assert_eq!(new(stage.store.start(lost.clone(), None).await), lost.id, "nor is the very same start refused");
     for ended in [false, true] {
         if ended {
             stage.moves(first, completed()).await;

@@ -56,6 +56,7 @@ mod heads;
 mod journal;
 mod lists;
 mod locks;
+mod memory;
 mod nudges;
 mod payloads;
 mod releases;
