@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use amends::WorkerId;
 use amends::store::{Append, Appended};
+use amends::{SagaId, WorkerId};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -96,6 +96,10 @@ impl Statement for Appends {
             _ => 0,
         });
         messages + inputs + outputs.sum::<usize>()
+    }
+
+    fn alone(op: &Write) -> Option<SagaId> {
+        Some(op.append.saga)
     }
 
     async fn perform(&self, conn: &mut PgConnection, writes: &[&Write]) -> Result<Vec<Appended>, sqlx::Error> {
