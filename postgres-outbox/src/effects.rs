@@ -30,14 +30,16 @@ pub(crate) use effects;
 
 /// Whether a journal row follows the last one: the first follows its saga's head. One look at a page that is about to be
 /// written, and no saga that is gone, and no writer that has miscounted, gets a row.
+///
+/// Not `exists`, which PostgreSQL may answer by hashing the whole journal, in a plan that it made while that was small.
 macro_rules! follows {
     ($saga:literal, $seq:literal) => {
         concat!(
             "case when ",
             $seq,
-            " = 1 then exists (select from amends.saga f where f.id = ",
+            " = 1 then (select true from amends.saga f where f.id = ",
             $saga,
-            ") else exists (select from amends.journal f where f.saga_id = ",
+            ") else (select true from amends.journal f where f.saga_id = ",
             $saga,
             " and f.seq = ",
             $seq,
