@@ -8,6 +8,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::bounded;
+use crate::columns::limit;
 use crate::load::{self, HeadRow, head_columns};
 
 /// Everything due before this was taken, but for starts that committed late; those are found by a hint or a full sweep.
@@ -27,7 +28,7 @@ impl Mark {
     }
 }
 
-/// Compensating sagas are taken before all that go forward, and have places of their own.
+/// Compensating sagas are taken before all that go forward; then what is hinted at, then the others, while there is room.
 ///
 /// What is nudged is due again soon: its owner may be letting go of it at this moment, and would not hear of the nudge. That
 /// costs one needless look, if it did.
@@ -39,12 +40,7 @@ const CLAIM: &str = concat!(
         select name, version, name = any($10) as bounded from unnest($2::text[], $3::int[]) as r(name, version)
     ), nudged as (
         update amends.saga set wake_at = now() + interval '5 seconds'
-        where owner = $1 and (wake_at <= now() or ($8 and id <> all($9))) returning *
-    ), hinted as (
-        select s.id from amends.saga s join registered r on r.name = s.name and r.version = s.version
-        where s.id = any($4) and s.owner is null and s.wake_at <= now() and (s.status = 'compensating' or (s.status = 'running' and not r.bounded))
-        limit $6
-        for update of s skip locked
+        where owner = $1 and (wake_at <= now() or ($8 and id <> all($9) and ended_at is null)) returning *
     ), undo as (
         select d.id from (
             select * from registered cross join (values (1::smallint), (0::smallint), (-1::smallint)) as p(priority)
@@ -56,6 +52,12 @@ const CLAIM: &str = concat!(
             order by s.wake_at limit $5
             for update skip locked
         ) d order by l.priority desc limit $5
+    ), hinted as (
+        select s.id from amends.saga s join registered r on r.name = s.name and r.version = s.version
+        where s.id = any($4) and s.owner is null and s.wake_at <= now() and s.status = 'running'
+            and not r.bounded
+        limit (select least($6, $5 - count(*)) from undo)
+        for update of s skip locked
     ), forward as (
         select d.id from (
             select * from registered cross join (values (1::smallint), (0::smallint), (-1::smallint)) as p(priority)
@@ -63,10 +65,12 @@ const CLAIM: &str = concat!(
         ) l cross join lateral (
             select s.id from amends.saga s
             where s.name = l.name and s.version = l.version and s.status = 'running' and s.priority = l.priority
+                and s.id <> all($4)
                 and s.owner is null and s.wake_at > coalesce($7, '-infinity') and s.wake_at <= now()
             order by s.wake_at limit $6
             for update skip locked
-        ) d order by l.priority desc limit $6
+        ) d order by l.priority desc
+        limit (select least($6, $5 - (select count(*) from undo)) - count(*) from hinted)
     ), taken as (
         update amends.saga s set owner = $1, wake_at = null
         where s.id in (select id from undo union all select id from forward union all select id from hinted)
@@ -89,8 +93,8 @@ pub(crate) async fn due(pool: &PgPool, claim: &Claim, mark: &Mark) -> Result<Vec
         .bind(names)
         .bind(versions)
         .bind(hints)
-        .bind(claim.limit as i64)
-        .bind(claim.forward_limit as i64)
+        .bind(limit(claim.limit))
+        .bind(limit(claim.forward_limit))
         .bind(if claim.sweep { None } else { mark.get() })
         .bind(claim.sweep)
         .bind(claim.driven.iter().map(|saga| saga.0).collect::<Vec<Uuid>>())

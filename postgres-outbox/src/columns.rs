@@ -17,6 +17,11 @@ pub(crate) fn millis(pause: Duration) -> i64 {
     pause.min(LONGEST_PAUSE).as_millis() as i64
 }
 
+/// How many rows, as a column.
+pub(crate) fn limit(rows: usize) -> i64 {
+    i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
 pub(crate) fn encode(error: impl Into<BoxDynError>) -> sqlx::Error {
     sqlx::Error::Encode(error.into())
 }

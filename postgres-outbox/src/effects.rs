@@ -28,6 +28,27 @@ macro_rules! effects {
 }
 pub(crate) use effects;
 
+/// Whether a journal row follows the last one: the first follows its saga's head. One look at a page that is about to be
+/// written, and no saga that is gone, and no writer that has miscounted, gets a row.
+///
+/// Not `exists`, which PostgreSQL may answer by hashing the whole journal, in a plan that it made while that was small.
+macro_rules! follows {
+    ($saga:literal, $seq:literal) => {
+        concat!(
+            "case when ",
+            $seq,
+            " = 1 then (select true from amends.saga f where f.id = ",
+            $saga,
+            ") else (select true from amends.journal f where f.saga_id = ",
+            $saga,
+            " and f.seq = ",
+            $seq,
+            " - 1) end"
+        )
+    };
+}
+pub(crate) use follows;
+
 /// The columns of [`effects!`].
 #[derive(Debug, Default)]
 pub(crate) struct EffectColumns<'a> {
@@ -44,9 +65,9 @@ impl<'a> EffectColumns<'a> {
             self.outbox.push(message);
         }
         for start in &append.starts {
-            // A key may be another transaction's to decide, and appends never wait for one.
-            if start.key.is_some() {
-                return Err(encode("a saga that another one starts has no business key"));
+            // A key, or a lock, may be another transaction's to decide, and appends never wait for one.
+            if start.key.is_some() || start.lock.is_some() {
+                return Err(encode("a saga that another one starts has no business key and no lock"));
             }
             self.starters.push(append.saga.0);
             self.starts.push(start);

@@ -9,6 +9,8 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgPool};
 use uuid::Uuid;
 
+use crate::columns;
+
 /// What is selected of a head row.
 macro_rules! head_columns {
     () => {
@@ -81,12 +83,12 @@ pub(crate) async fn parked(
             "select id from amends.saga where status = 'parked' and id > $1 and parked_as = $3 order by id limit $2",
         )
         .bind(behind(after))
-        .bind(limit as i64)
+        .bind(columns::limit(limit))
         .bind(fingerprint),
         None => {
             sqlx::query_scalar("select id from amends.saga where status = 'parked' and id > $1 order by id limit $2")
                 .bind(behind(after))
-                .bind(limit as i64)
+                .bind(columns::limit(limit))
         }
     };
     let parked: Vec<Uuid> = query.fetch_all(pool).await?;
@@ -113,7 +115,7 @@ pub(crate) async fn live(
     .bind(names)
     .bind(fingerprints)
     .bind(behind(after))
-    .bind(limit as i64)
+    .bind(columns::limit(limit))
     .fetch_all(pool)
     .await?;
     with_journals(pool, heads).await

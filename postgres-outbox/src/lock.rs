@@ -11,7 +11,8 @@ use crate::error::start_error;
 /// between two at once.
 const LOCK: &str = "
     with mine as (
-        select s.id, s.name, s.lock from amends.saga s where s.id = $1
+        select s.id, s.name, s.lock from amends.saga s
+        where s.id = $1 and s.lock is not null and s.ended_at is null
     )
     insert into amends.saga_lock as l (name, key, saga_id)
     select m.name, m.lock, m.id from mine m
@@ -47,8 +48,9 @@ pub(crate) async fn pass(pool: &PgPool, saga: SagaId) -> Result<(), sqlx::Error>
     .map(drop)
 }
 
-/// Refuses a start while another live saga has the lock or waits for it. Two such starts at once wait for each other's
-/// transaction, so that the second sees the first.
+/// Refuses a start while another live saga has the lock or waits for it, but not one that starts nothing, because its key
+/// is taken or it was started already. Two such starts at once wait for each other's transaction, so that the second sees
+/// the first.
 pub(crate) async fn refuse_if_taken(conn: &mut PgConnection, saga: &NewSaga) -> Result<(), Error> {
     let Some(lock) = saga.lock.as_ref().filter(|lock| lock.refuse) else { return Ok(()) };
     crate::hook::before("queue for lock");
@@ -62,7 +64,8 @@ pub(crate) async fn refuse_if_taken(conn: &mut PgConnection, saga: &NewSaga) -> 
     let holder: Option<Uuid> = sqlx::query_scalar(
         "select s.id from amends.saga s
          where s.name = $1 and s.lock = $2 and s.lock is not null and s.ended_at is null
-            and s.id <> coalesce((select k.saga_id from amends.saga_key k where k.name = $1 and k.key = $3), $4)
+            and not exists (select from amends.saga o where o.id = $4)
+            and not exists (select from amends.saga_key k where k.name = $1 and k.key = $3)
          order by s.id limit 1",
     )
     .bind(&saga.name)

@@ -58,7 +58,7 @@ pub(crate) async fn start(
             .map_err(start_error)?;
     let is_mine = moved.rows_affected() == 1;
     if is_mine {
-        start::in_transaction(&mut tx, saga).await?;
+        start::in_transaction(&mut tx, saga, None).await?;
     }
     tx.commit().await.map_err(start_error)?;
     Ok(is_mine)

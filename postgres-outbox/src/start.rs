@@ -48,18 +48,22 @@ pub(crate) async fn all(
     Ok(sqlx::query_scalar_with(START, bound.finish()?).fetch_all(conn).await?.into_iter().collect())
 }
 
-pub(crate) async fn in_transaction(conn: &mut PgConnection, saga: NewSaga) -> Result<Started, Error> {
+pub(crate) async fn in_transaction(
+    conn: &mut PgConnection,
+    saga: NewSaga,
+    owner: Option<WorkerId>,
+) -> Result<Started, Error> {
     lock::refuse_if_taken(conn, &saga).await?;
     crate::hook::before("start in transaction");
-    let start = (saga, None);
+    let start = (saga, owner);
     let started = all(conn, &[&start]).await.map_err(start_error)?;
     if started.is_empty() { existing(conn, &start.0).await } else { Ok(Started::New(start.0.id)) }
 }
 
 /// In a transaction of its own, unlike others: it may wait for another start.
-pub(crate) async fn alone(pool: &PgPool, saga: NewSaga) -> Result<Started, Error> {
+pub(crate) async fn alone(pool: &PgPool, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
     let mut tx = pool.begin().await.map_err(start_error)?;
-    let started = in_transaction(&mut tx, saga).await?;
+    let started = in_transaction(&mut tx, saga, owner).await?;
     tx.commit().await.map_err(start_error)?;
     Ok(started)
 }

@@ -94,12 +94,12 @@ impl Store for PgStore {
     type Tx = StepTx;
 
     async fn start_in(&self, conn: &mut PgConnection, saga: NewSaga) -> Result<Started, Error> {
-        start::in_transaction(conn, saga).await
+        start::in_transaction(conn, saga, None).await
     }
 
     async fn start(&self, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
         if saga.lock.as_ref().is_some_and(|lock| lock.refuse) {
-            return start::alone(&self.own, saga).await;
+            return start::alone(&self.own, saga, owner).await;
         }
         if self.starts.submit((saga.clone(), owner)).await? {
             return Ok(Started::New(saga.id));

@@ -10,7 +10,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 use crate::columns::{events, millis, seq};
-use crate::effects::{EffectColumns, effects};
+use crate::effects::{EffectColumns, effects, follows};
 use crate::error::{Fault, fault, store_error};
 use crate::hook;
 
@@ -46,7 +46,9 @@ const IDLE_LIMIT: &str = "30s";
 const RECORD: &str = concat!(
     "with written as (
         insert into amends.journal (saga_id, seq, writer, nonce, events)
-        select $19::uuid, $20, $21, $22, $23::json where current_setting('amends.step', true) = $24
+        select $19::uuid, $20, $21, $22, $23::json where current_setting('amends.step', true) = $24 and ",
+    follows!("$19", "$20"),
+    "
         returning saga_id, at
     ), locked as (
         select s.id, s.id = $19 and $25::text is not null as moves, s.id = $29 as wakes from amends.saga s
@@ -72,7 +74,7 @@ const RECORD: &str = concat!(
         where s.id in ($19, $29) and s.id = l.id
     ), ",
     effects!(),
-    " select at from written"
+    " select coalesce(current_setting('amends.step', true) = $24, false), (select at from written)"
 );
 
 impl StepTx {
@@ -119,7 +121,8 @@ impl StepTx {
         StepTransaction::publish(self, message)
     }
 
-    async fn record(&mut self, append: &Append) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    /// Whether the transaction is still the step's own, and when the record was written, if it was.
+    async fn record(&mut self, append: &Append) -> Result<(bool, Option<DateTime<Utc>>), sqlx::Error> {
         let mut effects = EffectColumns::default();
         effects.push(append)?;
         let head = append.head;
@@ -136,7 +139,7 @@ impl StepTx {
         bound.add(head.and_then(|head| head.parked));
         bound.add(append.wakes.map(Uuid::from));
         hook::before("record");
-        sqlx::query_scalar_with(RECORD, bound.finish()?).fetch_optional(&mut *self.tx).await
+        sqlx::query_as_with(RECORD, bound.finish()?).fetch_one(&mut *self.tx).await
     }
 }
 
@@ -159,8 +162,12 @@ impl StepTransaction for StepTx {
 
     async fn commit(mut self, append: Append) -> Result<Appended, StoreError> {
         let at = match self.record(&append).await {
-            Ok(Some(at)) => at,
-            Ok(None) => return Err(StoreError::TransactionEnded),
+            Ok((_, Some(at))) => at,
+            Ok((false, None)) => return Err(StoreError::TransactionEnded),
+            Ok((true, None)) => {
+                self.rollback().await;
+                return Ok(Appended::Conflict);
+            }
             Err(error) if is_journal_conflict(&error) => {
                 self.rollback().await;
                 return Ok(Appended::Conflict);

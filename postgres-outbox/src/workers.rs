@@ -7,7 +7,7 @@ use amends::{Definition, Event, SagaId, WorkerId};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::columns::encode;
+use crate::columns::{encode, limit, millis};
 use crate::writer::Write;
 use crate::{hook, partitions};
 
@@ -37,11 +37,11 @@ pub(crate) async fn register(pool: &PgPool, worker: WorkerId, name: &str, lease:
             delete from amends.worker w where w.expires_at < now() - interval '1 hour'
                 and not exists (select from amends.saga s where s.owner = w.id)
          )
-         insert into amends.worker (id, name, expires_at) values ($1, $2, clock_timestamp() + $3)",
+         insert into amends.worker (id, name, expires_at) values ($1, $2, clock_timestamp() + $3 * interval '1 millisecond')",
     )
     .bind(worker.0)
     .bind(name)
-    .bind(lease)
+    .bind(millis(lease))
     .execute(pool)
     .await
     .map(drop)
@@ -51,10 +51,11 @@ pub(crate) async fn register(pool: &PgPool, worker: WorkerId, name: &str, lease:
 pub(crate) async fn renew(pool: &PgPool, worker: WorkerId, lease: Duration) -> Result<bool, sqlx::Error> {
     hook::before("renew");
     let renewed = sqlx::query(
-        "update amends.worker set expires_at = clock_timestamp() + $2 where id = $1 and expires_at > clock_timestamp()",
+        "update amends.worker set expires_at = clock_timestamp() + $2 * interval '1 millisecond'
+         where id = $1 and expires_at > clock_timestamp()",
     )
     .bind(worker.0)
-    .bind(lease)
+    .bind(millis(lease))
     .execute(pool)
     .await?;
     Ok(renewed.rows_affected() == 1)
@@ -80,14 +81,14 @@ pub(crate) async fn orphans(pool: &PgPool, claim: &Claim) -> Result<Vec<(SagaId,
          from (
             select s.id from amends.worker w join amends.saga s on s.owner = w.id
             join unnest($1::text[], $2::int[]) as r(name, version) on r.name = s.name and r.version = s.version
-            where w.expires_at <= clock_timestamp()
+            where w.expires_at <= clock_timestamp() and s.ended_at is null
             order by s.status = 'compensating' desc, s.priority desc
             limit $3
          ) o",
     )
     .bind(names)
     .bind(versions)
-    .bind(claim.limit as i64)
+    .bind(limit(claim.limit))
     .fetch_all(pool)
     .await?;
     Ok(orphans.into_iter().map(|(saga, seq)| (SagaId(saga), i64::from(seq))).collect())

@@ -6,10 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use amends::store::{Append, Appended, Head, NewSaga, Started};
+use amends::store::{Append, Appended, Head, NewSaga};
 use amends::{
-    Definition, Error, Event, Json, MessageId, OutboxMessage, SagaId, Status, StepTransaction, Store, StoreError,
-    WorkerId,
+    Definition, Event, Json, MessageId, OutboxMessage, SagaId, Status, StepTransaction, Store, StoreError, WorkerId,
 };
 use amends_postgres::PgStore;
 use amends_postgres::testing::TestDatabase;
@@ -17,11 +16,6 @@ use sqlx::PgPool;
 use tokio::time::timeout;
 
 const SOON: Duration = Duration::from_secs(10);
-
-fn new_saga(key: Option<&str>, input: i64) -> NewSaga {
-    let definition = Definition::new("shop".into(), 1, Vec::new().into());
-    NewSaga { key: key.map(str::to_owned), ..NewSaga::new(&definition, Json::encode(&input).unwrap()) }
-}
 
 fn message(topic: &str) -> OutboxMessage {
     OutboxMessage {
@@ -43,55 +37,12 @@ fn append(saga: SagaId, seq: i64, writer: WorkerId, nonce: i64) -> Append {
 }
 
 async fn start(store: &PgStore) -> SagaId {
-    store.start(new_saga(None, 1), None).await.unwrap().id()
+    let definition = Definition::new("shop".into(), 1, Vec::new().into());
+    store.start(NewSaga::new(&definition, Json::null()), None).await.unwrap().id()
 }
 
 async fn count(pool: &PgPool, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
-}
-
-#[tokio::test]
-async fn a_stale_append_changes_nothing_and_its_batch_goes_on() {
-    let database = TestDatabase::create().await;
-    let store = PgStore::new(database.pool().clone());
-    let (first, stale) = (WorkerId::new(), WorkerId::new());
-    let contested = start(&store).await;
-    let adopted = Append {
-        events: vec![Event::Adopted { by: first }],
-        head: None,
-        outbox: Vec::new(),
-        ..append(contested, 1, first, 0)
-    };
-    assert!(matches!(store.append(adopted).await.unwrap(), Appended::Done(_)));
-
-    let mut sagas = Vec::new();
-    for _ in 0..50 {
-        sagas.push(start(&store).await);
-    }
-    let mut writes = vec![store.append(append(contested, 1, stale, 0))];
-    writes.extend(sagas.iter().map(|saga| store.append(append(*saga, 1, stale, 1))));
-    let answers = futures_util::future::try_join_all(writes).await.unwrap();
-
-    assert_eq!(answers[0], Appended::Conflict);
-    assert!(answers[1..].iter().all(|answer| matches!(answer, Appended::Done(_))));
-    let status: String = sqlx::query_scalar("select status from amends.saga where id = $1")
-        .bind(contested.0)
-        .fetch_one(database.pool())
-        .await
-        .unwrap();
-    assert_eq!(status, "running", "the head did not move");
-    assert_eq!(count(database.pool(), "select count(*) from amends.outbox").await, 50, "no message of the stale one");
-}
-
-#[tokio::test]
-async fn a_repeated_append_whose_answer_was_lost_is_recognised() {
-    let database = TestDatabase::create().await;
-    let store = PgStore::new(database.pool().clone());
-    let (saga, writer) = (start(&store).await, WorkerId::new());
-    let first = store.append(append(saga, 1, writer, 7)).await.unwrap();
-    assert_eq!(store.append(append(saga, 1, writer, 7)).await.unwrap(), first, "the same row, not a conflict");
-    assert_eq!(store.append(append(saga, 1, writer, 8)).await.unwrap(), Appended::Conflict);
-    assert_eq!(count(database.pool(), "select count(*) from amends.outbox").await, 1);
 }
 
 #[tokio::test]
@@ -167,47 +118,6 @@ async fn a_body_that_commits_by_itself_is_found_out() {
     let answer = tx.commit(append(saga, 1, WorkerId::new(), 0)).await;
     assert!(matches!(answer, Err(StoreError::TransactionEnded)), "{answer:?}");
     assert_eq!(count(database.pool(), "select count(*) from amends.journal").await, 0);
-}
-
-#[tokio::test]
-async fn an_interrupted_transaction_can_never_commit() {
-    let database = TestDatabase::create().await;
-    let store = PgStore::new(database.pool().clone());
-    let saga = start(&store).await;
-    let tx = store.begin().await.unwrap();
-    tx.interrupter().await;
-    let answer = tx.commit(append(saga, 1, WorkerId::new(), 0)).await;
-    assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
-    assert_eq!(count(database.pool(), "select count(*) from amends.journal").await, 0);
-}
-
-#[tokio::test]
-async fn a_business_key_starts_one_saga_however_many_ask_at_once() {
-    let database = TestDatabase::create().await;
-    let store = PgStore::new(database.pool().clone());
-    let answers =
-        futures_util::future::try_join_all((0..40).map(|_| store.start(new_saga(Some("o-1"), 1), None))).await.unwrap();
-    let new = answers.iter().filter(|answer| matches!(answer, Started::New(_))).count();
-    assert_eq!(new, 1);
-    assert!(answers.iter().all(|answer| answer.id() == answers[0].id()));
-    assert_eq!(count(database.pool(), "select count(*) from amends.saga").await, 1);
-
-    let other = store.start(new_saga(Some("o-1"), 2), None).await;
-    assert!(matches!(other, Err(Error::KeyConflict { existing, .. }) if existing == answers[0].id()), "{other:?}");
-    let mut tx = database.pool().begin().await.unwrap();
-    assert!(matches!(store.start_in(&mut tx, new_saga(Some("o-1"), 1)).await.unwrap(), Started::Existing(_)));
-    assert!(matches!(store.start_in(&mut tx, new_saga(Some("o-1"), 2)).await, Err(Error::KeyConflict { .. })));
-}
-
-#[tokio::test]
-async fn a_start_in_a_transaction_that_rolls_back_never_was() {
-    let database = TestDatabase::create().await;
-    let store = PgStore::new(database.pool().clone());
-    let mut tx = database.pool().begin().await.unwrap();
-    store.start_in(&mut tx, new_saga(Some("o-1"), 1)).await.unwrap();
-    tx.rollback().await.unwrap();
-    assert_eq!(count(database.pool(), "select count(*) from amends.saga").await, 0);
-    assert!(matches!(store.start(new_saga(Some("o-1"), 2), None).await.unwrap(), Started::New(_)), "the key is free");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::definition::Definition;
 use crate::event::Event;
 use crate::message::OutboxMessage;
+use crate::retry::LONGEST_PAUSE;
 use crate::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
 use crate::{Error, SagaId, StoreError, WorkerId};
 
@@ -72,7 +73,7 @@ impl Store for MemoryStore {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {
-        Ok(self.rows().append(append))
+        self.rows().append(append)
     }
 
     async fn begin(&self) -> Result<MemoryTx, StoreError> {
@@ -117,7 +118,7 @@ impl WorkerStore for MemoryStore {
 
     async fn register(&self, worker: WorkerId, _name: &str, lease: Duration) -> Result<(), StoreError> {
         let mut rows = self.rows();
-        let expires = rows.now() + lease;
+        let expires = rows.now() + lease.min(LONGEST_PAUSE);
         rows.workers.insert(worker, expires);
         Ok(())
     }
@@ -127,7 +128,7 @@ impl WorkerStore for MemoryStore {
         let now = rows.now();
         match rows.workers.get_mut(&worker) {
             Some(expires) if *expires > now => {
-                *expires = now + lease;
+                *expires = now + lease.min(LONGEST_PAUSE);
                 Ok(())
             }
             _ => Err(StoreError::WorkerLost),
@@ -143,7 +144,7 @@ impl WorkerStore for MemoryStore {
         let orphans = rows.orphans(&claim);
         let adopted = orphans.into_iter().filter(|(saga, seq)| {
             let append = Append::new(*saga, seq + 1, claim.worker, -1, vec![Event::Adopted { by: claim.worker }]);
-            rows.append(append) != Appended::Conflict && rows.own(*saga, claim.worker)
+            matches!(rows.append(append), Ok(Appended::Done(_))) && rows.own(*saga, claim.worker)
         });
         let adopted: Vec<_> = adopted.collect();
         Ok(adopted.into_iter().filter_map(|(saga, _)| rows.load(saga)).collect())
@@ -158,7 +159,11 @@ impl WorkerStore for MemoryStore {
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {
-        self.rows().workers.remove(&worker);
+        let mut rows = self.rows();
+        let now = rows.now();
+        if let Some(expires) = rows.workers.get_mut(&worker) {
+            *expires = now;
+        }
         Ok(())
     }
 
@@ -192,12 +197,14 @@ impl WorkerStore for MemoryStore {
         next: Option<DateTime<Utc>>,
     ) -> Result<bool, StoreError> {
         let mut rows = self.rows();
-        match rows.schedules.get_mut(&saga.name) {
-            Some(entry) if entry.1 == at => {
-                entry.1 = next.unwrap_or(DateTime::<Utc>::MAX_UTC);
-                rows.start(saga, None).map(|_| true).map_err(|error| StoreError::Refused(Box::new(error)))
-            }
-            _ => Ok(false),
+        let name = saga.name.clone();
+        if rows.schedules.get(&name).is_none_or(|entry| entry.1 != at) {
+            return Ok(false);
         }
+        rows.start(saga, None).map_err(|error| StoreError::Refused(Box::new(error)))?;
+        if let Some(entry) = rows.schedules.get_mut(&name) {
+            entry.1 = next.unwrap_or(DateTime::<Utc>::MAX_UTC);
+        }
+        Ok(true)
     }
 }

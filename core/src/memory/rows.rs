@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use crate::event::JournalRow;
 use crate::message::OutboxMessage;
 use crate::retry::LONGEST_PAUSE;
 use crate::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Status};
-use crate::{Error, SagaId, WorkerId};
+use crate::{Error, SagaId, StoreError, WorkerId};
 
 #[derive(Debug)]
 pub(super) struct Rows {
@@ -58,18 +59,28 @@ impl Rows {
         self.epoch.0 + began.elapsed()
     }
 
-    /// The saga that has the key, if it may be taken for this one.
-    pub(super) fn existing(&self, saga: &NewSaga) -> Result<Option<SagaId>, Error> {
+    /// Whether it was started already: by the very same start, whose answer was lost, or by another with its key.
+    pub(super) fn find(&self, saga: &NewSaga) -> Result<Option<Started>, Error> {
+        if self.sagas.contains_key(&saga.id) {
+            return Ok(Some(Started::New(saga.id)));
+        }
         let Some(key) = &saga.key else { return Ok(None) };
         let Some(existing) = self.keys.get(&(saga.name.clone(), key.clone())) else { return Ok(None) };
-        self.sagas.get(existing).map(|row| same_start(&row.saga, saga)).transpose()
+        self.sagas.get(existing).map(|row| same_start(&row.saga, saga).map(Started::Existing)).transpose()
     }
 
     pub(super) fn start(&mut self, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
-        if let Some(existing) = self.existing(&saga)? {
-            return Ok(Started::Existing(existing));
+        if let Some(found) = self.find(&saga)? {
+            return Ok(found);
         }
         self.check_lock(&saga)?;
+        let id = saga.id;
+        self.insert(saga, owner);
+        Ok(Started::New(id))
+    }
+
+    /// It was not started before, and its lock is not refused to it.
+    pub(super) fn insert(&mut self, saga: NewSaga, owner: Option<WorkerId>) {
         let id = saga.id;
         if let Some(key) = &saga.key {
             self.keys.insert((saga.name.clone(), key.clone()), id);
@@ -86,20 +97,23 @@ impl Rows {
             writers: Vec::new(),
         };
         self.sagas.insert(id, row);
-        Ok(Started::New(id))
     }
 
-    pub(super) fn append(&mut self, append: Append) -> Appended {
+    pub(super) fn append(&mut self, append: Append) -> Result<Appended, StoreError> {
+        if append.starts.iter().any(|saga| saga.key.is_some() || saga.lock.is_some()) {
+            // As in a database, where its start might have to wait for another transaction.
+            return Err(StoreError::Refused("a saga that another one starts has no business key and no lock".into()));
+        }
         let now = self.now();
-        let Some(row) = self.sagas.get_mut(&append.saga) else { return Appended::Conflict };
+        let Some(row) = self.sagas.get_mut(&append.saga) else { return Ok(Appended::Conflict) };
         if append.seq != row.journal.len() as i64 + 1 {
             let written = usize::try_from(append.seq - 1)
                 .ok()
                 .and_then(|index| Some((row.writers.get(index)?, &row.journal[index])));
-            return match written {
+            return Ok(match written {
                 Some((writer, line)) if *writer == (append.writer, append.nonce) => Appended::Done(line.at),
                 _ => Appended::Conflict,
-            };
+            });
         }
         row.journal.push(JournalRow { saga: append.saga, seq: append.seq, events: append.events, at: now });
         row.writers.push((append.writer, append.nonce));
@@ -115,14 +129,14 @@ impl Rows {
         }
         self.outbox.extend(append.outbox);
         for saga in append.starts {
-            // They have no keys that could be taken.
+            // They have neither keys nor locks that could be taken.
             let _ = self.start(saga, None);
         }
         if let Some(row) = append.wakes.and_then(|saga| self.sagas.get_mut(&saga)).filter(|row| !row.status.is_final())
         {
             row.wake_at = Some(now);
         }
-        Appended::Done(now)
+        Ok(Appended::Done(now))
     }
 
     pub(super) fn claim(&mut self, claim: &Claim) -> Vec<Loaded> {
@@ -177,12 +191,14 @@ impl Rows {
     pub(super) fn orphans(&mut self, claim: &Claim) -> Vec<(SagaId, i64)> {
         let now = self.now();
         let workers = &self.workers;
-        let is_dead = |owner: WorkerId| workers.get(&owner).is_none_or(|expires| *expires <= now);
-        let orphans = self
+        let is_dead = |owner: WorkerId| workers.get(&owner).is_some_and(|expires| *expires <= now);
+        let mut orphans: Vec<_> = self
             .sagas
             .values()
-            .filter(|row| !row.status.is_final() && row.owner.is_some_and(is_dead) && is_registered(row, claim));
-        orphans.take(claim.limit).map(|row| (row.saga.id, row.journal.len() as i64)).collect()
+            .filter(|row| !row.status.is_final() && row.owner.is_some_and(is_dead) && is_registered(row, claim))
+            .collect();
+        orphans.sort_by_key(|row| (row.status != Status::Compensating, Reverse(row.saga.priority)));
+        orphans.into_iter().take(claim.limit).map(|row| (row.saga.id, row.journal.len() as i64)).collect()
     }
 
     pub(super) fn own(&mut self, saga: SagaId, worker: WorkerId) -> bool {
@@ -245,7 +261,7 @@ impl Rows {
 
     pub(super) fn lock(&mut self, saga: SagaId) -> bool {
         let Some(row) = self.sagas.get(&saga) else { return false };
-        let Some(lock) = &row.saga.lock else { return true };
+        let Some(lock) = &row.saga.lock else { return false };
         let lock = (row.saga.name.clone(), lock.key.clone());
         let holder = self.locks.get(&lock).copied().filter(|holder| !self.has_ended(*holder));
         let first = self.in_line(&lock.0, &lock.1).next().map(|row| row.saga.id);
@@ -317,6 +333,18 @@ pub(super) fn conflict(saga: &NewSaga, existing: SagaId) -> Error {
 
 /// Inputs are compared as values, as `jsonb` would: white space and the order of fields do not matter.
 fn same_json(a: &NewSaga, b: &NewSaga) -> bool {
-    let value = |saga: &NewSaga| saga.input.decode::<serde_json::Value>().ok();
-    value(a) == value(b)
+    let value = |saga: &NewSaga| saga.input.decode::<Value>().ok();
+    value(a).zip(value(b)).is_some_and(|(a, b)| same_value(&a, &b))
+}
+
+fn same_value(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        // `1`, `1.0` and `1e0` are one number.
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_value(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same_value(a, b)))
+        }
+        _ => a == b,
+    }
 }

@@ -2,8 +2,7 @@
 
 use amends::event::{Event, Outcome, ParkReason};
 use amends::machine::MAX_RECOVERIES;
-use amends::store::{Append, Appended, Claim, Head, Store, WorkerStore};
-use amends::{Json, Status, StepKind, WorkerId};
+use amends::{Status, StepKind};
 
 use crate::script::{Script, hangs, hangs_first, ok, rejects};
 use crate::stage::{Stage, until};
@@ -98,52 +97,4 @@ async fn an_orphan_is_adopted_while_more_sagas_wait_than_the_worker_can_take() {
     assert_eq!(stage.outcome(saga).await, Some(Outcome::Completed));
     assert!(began.elapsed() < std::time::Duration::from_mins(1));
     flooding.abort();
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_a_stale_worker_writes_changes_nothing() {
-    let script = Script::new().tx("reserve", ok());
-    let stage = Stage::new();
-    let (late, heir) = (WorkerId::new(), WorkerId::new());
-    let saga = stage.start(&script).await;
-    let claim = |worker| Claim {
-        worker,
-        registered: vec![("script".into(), 1)],
-        limit: 1,
-        forward_limit: 1,
-        bounds: Vec::new(),
-        hints: Vec::new(),
-        driven: Vec::new(),
-        sweep: true,
-    };
-    assert_eq!(stage.store.claim(claim(late)).await.unwrap().len(), 1);
-    assert_eq!(stage.store.adopt(claim(heir)).await.unwrap().len(), 1, "the first one never registered");
-    let before = format!("{:?}", (stage.load(saga).await.journal, stage.load(saga).await.status));
-
-    let append = Append {
-        saga,
-        seq: 1,
-        writer: late,
-        nonce: 7,
-        events: vec![Event::Succeeded { step: "reserve".into(), output: Json::null() }],
-        head: Some(Head { status: Status::Completed, wake_in: None, release: true, parked: None }),
-        outbox: vec![amends::OutboxMessage::new(&Late).unwrap()],
-        starts: Vec::new(),
-        wakes: None,
-    };
-    let answer = stage.store.append(append).await.unwrap();
-    stage.store.release(late, &[(saga, None)]).await.unwrap();
-
-    assert_eq!(answer, Appended::Conflict);
-    let loaded = stage.load(saga).await;
-    assert_eq!(format!("{:?}", (loaded.journal, loaded.status)), before);
-    assert_eq!(loaded.owner, Some(heir));
-    assert!(stage.store.published().is_empty());
-}
-
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Late;
-
-impl amends::Message for Late {
-    const NAME: &'static str = "late";
 }

@@ -86,34 +86,6 @@ async fn a_saga_started_in_a_transaction_runs_once_that_commits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_saga_started_in_a_transaction_that_rolls_back_never_was() {
-    let stage = Stage::new();
-    let worker = work(greeter(&stage));
-    let mut conn = stage.store.begin();
-    let saga = worker.sagas.start(&mut conn, Greet::key(7), &"Ann".to_owned()).await.unwrap().id();
-
-    drop(conn);
-
-    assert!(!exists(&stage, saga).await);
-    let other = worker.sagas.start_now(Greet::key(7), &"Bob".to_owned()).await.unwrap();
-    assert!(matches!(other, Started::New(_)), "its key is free");
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_transaction_knows_the_keys_that_it_took_itself() {
-    let stage = Stage::new();
-    let sagas = greeter(&stage);
-    let mut conn = stage.store.begin();
-    let first = sagas.start(&mut conn, Greet::key(7), &"Ann".to_owned()).await.unwrap();
-
-    let again = sagas.start(&mut conn, Greet::key(7), &"Ann".to_owned()).await.unwrap();
-    let conflict = sagas.start(&mut conn, Greet::key(7), &"Bob".to_owned()).await;
-
-    assert_eq!(again, Started::Existing(first.id()));
-    assert!(matches!(conflict, Err(Error::KeyConflict { .. })));
-}
-
-#[tokio::test(start_paused = true)]
 async fn of_two_transactions_with_one_key_the_second_starts_nothing() {
     let stage = Stage::new();
     let sagas = greeter(&stage);

@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use amends::WorkerId;
 use amends::store::{Append, Appended};
+use amends::{SagaId, WorkerId};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::columns::{Bound, events, millis, seq};
-use crate::effects::{EffectColumns, effects};
+use crate::effects::{EffectColumns, effects, follows};
 use crate::hook;
 use crate::writer::Statement;
 
@@ -34,7 +34,11 @@ const APPEND: &str = concat!(
             as b(saga_id, seq, writer, nonce, events)
     ), written as (
         insert into amends.journal (saga_id, seq, writer, nonce, events)
-        select saga_id, seq, writer, nonce, events::json from batch order by saga_id, seq
+        select saga_id, seq, writer, nonce, events::json from batch b
+        where ",
+    follows!("b.saga_id", "b.seq"),
+    "
+        order by saga_id, seq
         on conflict do nothing
         returning saga_id, at
     ), head as (
@@ -92,6 +96,10 @@ impl Statement for Appends {
             _ => 0,
         });
         messages + inputs + outputs.sum::<usize>()
+    }
+
+    fn alone(op: &Write) -> Option<SagaId> {
+        Some(op.append.saga)
     }
 
     async fn perform(&self, conn: &mut PgConnection, writes: &[&Write]) -> Result<Vec<Appended>, sqlx::Error> {

@@ -7,12 +7,12 @@ mod append;
 mod release;
 mod start;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use amends::StoreError;
+use amends::{SagaId, StoreError};
 use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::{Notify, oneshot};
@@ -42,6 +42,9 @@ pub(crate) trait Statement: Send + Sync + 'static {
     type Answer: Send + 'static;
 
     fn bytes(op: &Self::Op) -> usize;
+
+    /// The saga of which a batch holds one write, since its answers and effects are told apart by their sagas.
+    fn alone(op: &Self::Op) -> Option<SagaId>;
 
     /// One answer for each write, in order.
     async fn perform(&self, conn: &mut PgConnection, ops: &[&Self::Op]) -> Result<Vec<Self::Answer>, sqlx::Error>;
@@ -118,11 +121,17 @@ impl<S: Statement> Queue<S> {
     fn take(&self) -> Vec<Ticket<S>> {
         let mut waiting = self.waiting();
         let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut sagas, mut next_time) = (HashSet::new(), Vec::new());
         while batch.len() < MAX_BATCH && (batch.is_empty() || bytes < MAX_BATCH_BYTES) {
             let Some(ticket) = waiting.pop_front() else { break };
+            if S::alone(&ticket.op).is_some_and(|saga| !sagas.insert(saga)) {
+                next_time.push(ticket);
+                continue;
+            }
             bytes += S::bytes(&ticket.op);
             batch.push(ticket);
         }
+        next_time.into_iter().rev().for_each(|ticket| waiting.push_front(ticket));
         if !waiting.is_empty() {
             // The next writer takes what is left.
             self.arrived.notify_one();

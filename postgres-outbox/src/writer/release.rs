@@ -41,6 +41,10 @@ impl Statement for Releases {
         0
     }
 
+    fn alone(_: &Release) -> Option<SagaId> {
+        None
+    }
+
     async fn perform(&self, conn: &mut PgConnection, releases: &[&Release]) -> Result<Vec<()>, sqlx::Error> {
         crate::hook::before("release");
         let wake_ms = |release: &&Release| release.wake_in.map(millis);

@@ -1,7 +1,7 @@
 //! Starts outside of any application transaction, many in one statement.
 
-use amends::WorkerId;
 use amends::store::NewSaga;
+use amends::{SagaId, WorkerId};
 use async_trait::async_trait;
 use sqlx::PgConnection;
 
@@ -18,6 +18,10 @@ impl Statement for Starts {
 
     fn bytes((saga, _): &Self::Op) -> usize {
         saga.input.as_str().len()
+    }
+
+    fn alone(_: &Self::Op) -> Option<SagaId> {
+        None
     }
 
     async fn perform(&self, conn: &mut PgConnection, ops: &[&Self::Op]) -> Result<Vec<bool>, sqlx::Error> {
