@@ -1,0 +1,67 @@
+//! A saga of two calls, the second of which may be rejected, and its journal.
+
+use std::time::Duration;
+
+use amends::event::{Cause, Event, Failure, JournalRow, Outcome, Rejection};
+use amends::state::State;
+use amends::{Compensation, Definition, Json, RetryPolicy, SagaId, Step, StepKind, WorkerId};
+use chrono::DateTime;
+use uuid::Uuid;
+
+/// How often a step is tried.
+const ATTEMPTS: u32 = 2;
+
+/// What a row of the journal says, in a form that the checker can hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Fact {
+    Succeeded { step: usize },
+    Rejected { step: usize, attempt: u32 },
+    TimedOut { step: usize, attempt: u32 },
+    Compensated { step: usize },
+    Adopted,
+    Cancelled,
+    Ended(Outcome),
+}
+
+/// One append.
+pub(crate) type Row = Vec<Fact>;
+
+pub(crate) fn definition() -> Definition {
+    let step = |name: &'static str, after: Vec<usize>| Step {
+        after: after.into(),
+        compensation: Some(Compensation::new("undo".into(), StepKind::Call)),
+        retry: RetryPolicy { attempts: Some(ATTEMPTS), ..RetryPolicy::STEP },
+        ..Step::new(name.into(), StepKind::Call)
+    };
+    Definition::new("order".into(), 1, vec![step("a", vec![]), step("b", vec![0])].into())
+}
+
+pub(crate) fn fold(definition: &Definition, rows: &[Row]) -> State {
+    let mut state = State::new(Json::null(), definition.version, DateTime::UNIX_EPOCH);
+    for (seq, row) in (1..).zip(rows) {
+        let events = row.iter().map(|fact| fact.event(definition)).collect();
+        state.apply(&JournalRow { saga: SagaId(Uuid::nil()), seq, events, at: DateTime::UNIX_EPOCH });
+    }
+    state
+}
+
+impl Fact {
+    fn event(self, definition: &Definition) -> Event {
+        let name = |step: usize| definition.steps[step].name.to_string();
+        match self {
+            Self::Succeeded { step } => Event::Succeeded { step: name(step), output: Json::null() },
+            Self::Rejected { step, attempt } => {
+                Event::Rejected { step: name(step), attempt, rejection: Rejection::new("no") }
+            }
+            Self::TimedOut { step, attempt } => {
+                let retry_in = (attempt < ATTEMPTS).then_some(Duration::ZERO);
+                let failure = Failure { attempt, cause: Cause::Timeout, error: String::new(), retry_in };
+                Event::Failed { step: name(step), failure }
+            }
+            Self::Compensated { step } => Event::Compensated { step: name(step) },
+            Self::Adopted => Event::Adopted { by: WorkerId(Uuid::nil()) },
+            Self::Cancelled => Event::Cancelled { id: Uuid::nil(), reason: String::new(), reopens: false },
+            Self::Ended(outcome) => Event::Ended { outcome, output: None },
+        }
+    }
+}
