@@ -11,12 +11,17 @@ use workers::{COMPENSATED, COMPLETED, FENCED, Workers};
 
 #[test]
 fn a_saga_ends_with_all_its_effects_or_with_none_whoever_dies() {
-    holds(Workers::RIGHT, 10_000);
+    holds(Workers { crashes: 1, ..Workers::RIGHT }, 10_000);
+}
+
+#[test]
+fn a_cancellation_from_outside_changes_nothing_of_that() {
+    holds(Workers { cancels: 1, ..Workers::RIGHT }, 10_000);
 }
 
 #[test]
 fn three_workers_that_lose_it_to_each_other_change_nothing_of_that() {
-    holds(Workers { workers: 3, crashes: 0, ..Workers::RIGHT }, 10_000);
+    holds(Workers { workers: 3, ..Workers::RIGHT }, 10_000);
 }
 
 #[test]

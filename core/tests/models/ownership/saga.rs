@@ -1,5 +1,6 @@
 //! A saga of two calls, the second of which may be rejected, and its journal.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use amends::event::{Cause, Event, Failure, JournalRow, Outcome, Rejection};
@@ -26,7 +27,7 @@ pub(crate) enum Fact {
 /// One append.
 pub(crate) type Row = Vec<Fact>;
 
-pub(crate) fn definition() -> Definition {
+pub(crate) static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     let step = |name: &'static str, after: Vec<usize>| Step {
         after: after.into(),
         compensation: Some(Compensation::new("undo".into(), StepKind::Call)),
@@ -34,20 +35,20 @@ pub(crate) fn definition() -> Definition {
         ..Step::new(name.into(), StepKind::Call)
     };
     Definition::new("order".into(), 1, vec![step("a", vec![]), step("b", vec![0])].into())
-}
+});
 
-pub(crate) fn fold(definition: &Definition, rows: &[Row]) -> State {
-    let mut state = State::new(Json::null(), definition.version, DateTime::UNIX_EPOCH);
+pub(crate) fn fold(rows: &[Row]) -> State {
+    let mut state = State::new(Json::null(), DEFINITION.version, DateTime::UNIX_EPOCH);
     for (seq, row) in (1..).zip(rows) {
-        let events = row.iter().map(|fact| fact.event(definition)).collect();
+        let events = row.iter().map(|fact| fact.event()).collect();
         state.apply(&JournalRow { saga: SagaId(Uuid::nil()), seq, events, at: DateTime::UNIX_EPOCH });
     }
     state
 }
 
 impl Fact {
-    fn event(self, definition: &Definition) -> Event {
-        let name = |step: usize| definition.steps[step].name.to_string();
+    fn event(self) -> Event {
+        let name = |step: usize| DEFINITION.steps[step].name.to_string();
         match self {
             Self::Succeeded { step } => Event::Succeeded { step: name(step), output: Json::null() },
             Self::Rejected { step, attempt } => {

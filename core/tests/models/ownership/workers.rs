@@ -4,7 +4,7 @@ use amends::event::Outcome;
 use amends::machine::{Action as Decision, Attempt, decide};
 use stateright::{Model, Property};
 
-use super::saga::{Fact, Row, definition, fold};
+use super::saga::{DEFINITION, Fact, Row, fold};
 use super::services::{Effect, Services};
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a rule that one test leaves out")]
@@ -29,8 +29,8 @@ impl Workers {
     pub(crate) const RIGHT: Self = Self {
         workers: 2,
         lapses: 2,
-        crashes: 1,
-        cancels: 1,
+        crashes: 0,
+        cancels: 0,
         adoption_is_journalled: true,
         appends_are_fenced: true,
         services_keep_tombstones: true,
@@ -54,10 +54,10 @@ pub(crate) struct World {
     stale_append: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Held {
-    /// So many rows of the journal.
-    seen: usize,
+    /// The journal, as far as it knows.
+    rows: Vec<Row>,
     /// What came of a call, and is not recorded yet.
     answer: Option<Fact>,
 }
@@ -74,7 +74,9 @@ pub(crate) enum Action {
     Crash(usize),
     CancelFromOutside,
     /// A request arrives whose sender has given up.
-    ArriveLate { step: usize },
+    ArriveLate {
+        step: usize,
+    },
 }
 
 /// What becomes of a request.
@@ -108,14 +110,13 @@ impl Workers {
         if !self.machine_hears_of_adoptions {
             rows.iter_mut().for_each(|row| row.retain(|fact| *fact != Fact::Adopted));
         }
-        let definition = definition();
-        let mut decisions = decide(&definition, &fold(&definition, &rows));
+        let mut decisions = decide(&DEFINITION, &fold(&rows));
         assert!(decisions.len() <= 1, "{decisions:?}");
         decisions.pop()
     }
 
-    fn fates(&self, world: &World, held: Held) -> Vec<Fate> {
-        match self.decide(&world.journal[..held.seen]) {
+    fn fates(&self, world: &World, held: &Held) -> Vec<Fate> {
+        match self.decide(&held.rows) {
             Some(Decision::Run(Attempt { node, .. })) => {
                 let may_decline = node.step == FALLIBLE && world.services.effects[node.step] == Effect::None;
                 let declined = may_decline.then_some(Fate::Rejected);
@@ -126,8 +127,8 @@ impl Workers {
         }
     }
 
-    fn call(&self, world: &mut World, held: Held, fate: Fate) -> Option<Fact> {
-        match (self.decide(&world.journal[..held.seen])?, fate) {
+    fn call(&self, world: &mut World, held: &Held, fate: Fate) -> Option<Fact> {
+        match (self.decide(&held.rows)?, fate) {
             (Decision::Compensate(Attempt { node, .. }), _) => {
                 world.services.undo(node.step, self.services_keep_tombstones);
                 Some(Fact::Compensated { step: node.step })
@@ -148,22 +149,32 @@ impl Workers {
 
     /// Appends behind the last row that the worker has seen. If there is another, somebody else moved the saga: what a call
     /// answered still holds, unless that was an adoption.
-    fn append(&self, world: &mut World, worker: usize, held: Held, answer: Fact) {
-        if held.seen < world.journal.len() && self.appends_are_fenced {
-            let adopted = world.journal[held.seen..].iter().flatten().any(|fact| *fact == Fact::Adopted);
+    fn append(&self, world: &mut World, worker: usize, held: &Held, answer: Fact) {
+        if held.rows.len() < world.journal.len() && self.appends_are_fenced {
+            let adopted = world.journal[held.rows.len()..].iter().flatten().any(|fact| *fact == Fact::Adopted);
             world.look(worker);
             if let Some(again) = world.holds[worker].as_mut().filter(|_| !adopted) {
                 again.answer = Some(answer);
             }
             return;
         }
-        world.stale_append |= world.owner != Some(worker);
-        world.journal.push(vec![answer]);
+        let mut rows = held.rows.clone();
+        rows.push(vec![answer]);
         // What follows from it is recorded with it.
-        if let Some(Decision::End(outcome)) = self.decide(&world.journal) {
-            world.journal.last_mut().unwrap().push(Fact::Ended(outcome));
+        let follows = match self.decide(&rows) {
+            Some(Decision::End(outcome)) => Some(Fact::Ended(outcome)),
+            _ => None,
+        };
+        let row: Row = [answer].into_iter().chain(follows).collect();
+        world.stale_append |= world.owner != Some(worker);
+        world.journal.push(row.clone());
+        if follows.is_some() {
+            world.owner = None;
+            world.holds[worker] = None;
+        } else {
+            *rows.last_mut().unwrap() = row;
+            world.holds[worker] = Some(Held { rows, answer: None });
         }
-        world.look(worker);
     }
 }
 
@@ -175,11 +186,8 @@ impl World {
 
     /// Loads the saga again, or lets it go if it is somebody else's, or nobody's.
     fn look(&mut self, worker: usize) {
-        if self.ended().is_some() {
-            self.owner = None;
-        }
         let is_mine = self.owner == Some(worker);
-        self.holds[worker] = is_mine.then_some(Held { seen: self.journal.len(), answer: None });
+        self.holds[worker] = is_mine.then_some(Held { rows: self.journal.clone(), answer: None });
     }
 
     fn own(&mut self, worker: usize) {
@@ -213,7 +221,7 @@ impl Model for Workers {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         let is_over = world.ended().is_some();
         for worker in 0..self.workers {
-            match world.holds[worker] {
+            match &world.holds[worker] {
                 None if is_over => {}
                 None if world.owner.is_none() => actions.push(Action::Claim(worker)),
                 None if world.lease_has_run_out => actions.push(Action::Adopt(worker)),
@@ -226,7 +234,7 @@ impl Model for Workers {
                             actions.extend(fates.into_iter().map(|fate| Action::Call(worker, fate)));
                         }
                     }
-                    if held.answer.is_none() && (held.seen < world.journal.len() || world.owner != Some(worker)) {
+                    if held.answer.is_none() && (held.rows.len() < world.journal.len() || world.owner != Some(worker)) {
                         actions.push(Action::Look(worker));
                     }
                     if world.crashes < self.crashes {
@@ -262,12 +270,11 @@ impl Model for Workers {
                 world.own(worker);
             }
             Action::Call(worker, fate) => {
-                let held = world.holds[worker]?;
-                let answer = self.call(&mut world, held, fate);
-                world.holds[worker] = Some(Held { answer, ..held });
+                let held = before.holds[worker].as_ref()?;
+                world.holds[worker].as_mut()?.answer = self.call(&mut world, held, fate);
             }
             Action::Append(worker) => {
-                let held = world.holds[worker]?;
+                let held = before.holds[worker].as_ref()?;
                 self.append(&mut world, worker, held, held.answer?);
             }
             Action::Look(worker) => world.look(worker),

@@ -215,7 +215,9 @@ impl Model for Lane {
             }),
             Property::always(IN_ORDER, |lane: &Self, world: &World| world.db.is_in_order(lane.keys, &world.published)),
             Property::always(ONCE, |_, world: &World| !world.published_twice),
-            Property::sometimes("a pass through a backlog is under way", |_, world: &World| world.cursor.pass.is_some()),
+            Property::sometimes("a pass through a backlog is under way", |_, world: &World| {
+                world.cursor.pass.is_some()
+            }),
         ]
     }
 }
