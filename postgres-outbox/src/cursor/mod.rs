@@ -48,6 +48,14 @@ pub struct Page {
     after: Option<Position>,
 }
 
+#[cfg(feature = "testing")]
+impl Page {
+    /// A page of these messages, for tests of what becomes of pages.
+    pub fn of(messages: Vec<Sequenced>) -> Self {
+        Self { messages, full: false, after: None }
+    }
+}
+
 /// A message as it stands in the outbox.
 #[derive(Debug, Clone)]
 pub struct Sequenced {
