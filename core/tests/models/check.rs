@@ -47,7 +47,10 @@ where
     let Some(path) = checker.discovery(property) else {
         panic!("{name} never violates `{property}`, in {} states", checker.unique_state_count());
     };
-    let steps: String = path.into_actions().iter().map(line).collect();
+    // The checker goes on for a while once it has found a way, and keeps the last that it found.
+    let is_right = checker.model().property(property).condition;
+    let until_it_breaks = path.into_vec().into_iter().take_while(|(state, _)| is_right(checker.model(), state));
+    let steps: String = until_it_breaks.filter_map(|(_, action)| action).map(|action| line(&action)).collect();
     println!("{name} violates `{property}` within {} states:\n{steps}", checker.unique_state_count());
 }
 

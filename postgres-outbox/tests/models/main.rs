@@ -4,3 +4,4 @@
 #[path = "../../../core/tests/models/check.rs"]
 mod check;
 mod cursor;
+mod inbox;

@@ -25,7 +25,7 @@ fn a_relay_that_takes_over_from_one_that_has_died_does_so_too() {
 
 #[test]
 fn a_message_that_is_refused_holds_up_its_key_only() {
-    holds(Relays { relays: 1, crashes: 0, refusals: 3, keys: "aaba-", ..Relays::RIGHT }, 1_000);
+    holds(Relays { how_many: 1, crashes: 0, refusals: 3, keys: "aaba-", ..Relays::RIGHT }, 1_000);
 }
 
 #[test]

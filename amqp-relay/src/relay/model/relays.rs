@@ -12,7 +12,7 @@ use crate::relay::window::{Ordering, unpublished};
 pub(super) struct Relays {
     /// The keys of the messages, which are all committed; `-` is none.
     pub(super) keys: &'static str,
-    pub(super) relays: usize,
+    pub(super) how_many: usize,
     pub(super) ordering: Ordering,
     /// How often a lease runs out although its relay lives.
     pub(super) lapses: u8,
@@ -34,8 +34,15 @@ pub(super) enum Mistake {
 }
 
 impl Relays {
-    pub(super) const RIGHT: Self =
-        Self { keys: "aba", relays: 2, ordering: Ordering::Strict, lapses: 1, crashes: 1, refusals: 1, mistake: None };
+    pub(super) const RIGHT: Self = Self {
+        keys: "aba",
+        how_many: 2,
+        ordering: Ordering::Strict,
+        lapses: 1,
+        crashes: 1,
+        refusals: 1,
+        mistake: None,
+    };
 }
 
 const PAGE: i64 = 2;
@@ -259,7 +266,7 @@ impl Model for Relays {
             cursor: 0,
             went_back: false,
             held: BTreeSet::new(),
-            relays: vec![Relay::default(); self.relays],
+            relays: vec![Relay::default(); self.how_many],
             orphans: Vec::new(),
             queue: Vec::new(),
             lapses: 0,
@@ -269,7 +276,7 @@ impl Model for Relays {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        for relay in 0..self.relays {
+        for relay in 0..self.how_many {
             if world.relays[relay].epoch.is_some() {
                 self.actions_of(world, relay, actions);
                 if world.crashes < self.crashes {

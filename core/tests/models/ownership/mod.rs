@@ -21,7 +21,7 @@ fn a_cancellation_from_outside_changes_nothing_of_that() {
 
 #[test]
 fn three_workers_that_lose_it_to_each_other_change_nothing_of_that() {
-    holds(Workers { workers: 3, ..Workers::RIGHT }, 10_000);
+    holds(Workers { how_many: 3, ..Workers::RIGHT }, 10_000);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::services::{Effect, Services};
 #[expect(clippy::struct_excessive_bools, reason = "each is a rule that one test leaves out")]
 #[derive(Debug, Clone)]
 pub(crate) struct Workers {
-    pub(crate) workers: usize,
+    pub(crate) how_many: usize,
     /// How often a lease runs out although its worker lives.
     pub(crate) lapses: u8,
     pub(crate) crashes: u8,
@@ -27,7 +27,7 @@ pub(crate) struct Workers {
 
 impl Workers {
     pub(crate) const RIGHT: Self = Self {
-        workers: 2,
+        how_many: 2,
         lapses: 2,
         crashes: 0,
         cancels: 0,
@@ -108,7 +108,9 @@ impl Workers {
             }
         }
         if !self.machine_hears_of_adoptions {
-            rows.iter_mut().for_each(|row| row.retain(|fact| *fact != Fact::Adopted));
+            for row in &mut rows {
+                row.retain(|fact| *fact != Fact::Adopted);
+            }
         }
         let mut decisions = decide(&DEFINITION, &fold(&rows));
         assert!(decisions.len() <= 1, "{decisions:?}");
@@ -124,6 +126,21 @@ impl Workers {
             }
             Some(Decision::Compensate(_)) => vec![Fate::Done],
             _ => Vec::new(),
+        }
+    }
+
+    /// What a worker may do with what it holds, whether or not it is still its own.
+    fn actions_of(&self, world: &World, worker: usize, held: &Held, actions: &mut Vec<Action>) {
+        if held.answer.is_some() {
+            actions.push(Action::Append(worker));
+        } else {
+            actions.extend(self.fates(world, held).into_iter().map(|fate| Action::Call(worker, fate)));
+            if held.rows.len() < world.journal.len() || world.owner != Some(worker) {
+                actions.push(Action::Look(worker));
+            }
+        }
+        if world.crashes < self.crashes {
+            actions.push(Action::Crash(worker));
         }
     }
 
@@ -209,7 +226,7 @@ impl Model for Workers {
             journal: Vec::new(),
             owner: None,
             lease_has_run_out: false,
-            holds: vec![None; self.workers],
+            holds: vec![None; self.how_many],
             services: Services::new(),
             lapses: 0,
             crashes: 0,
@@ -220,27 +237,13 @@ impl Model for Workers {
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         let is_over = world.ended().is_some();
-        for worker in 0..self.workers {
+        for worker in 0..self.how_many {
             match &world.holds[worker] {
                 None if is_over => {}
                 None if world.owner.is_none() => actions.push(Action::Claim(worker)),
                 None if world.lease_has_run_out => actions.push(Action::Adopt(worker)),
                 None => {}
-                Some(held) => {
-                    match held.answer {
-                        Some(_) => actions.push(Action::Append(worker)),
-                        None => {
-                            let fates = self.fates(world, held);
-                            actions.extend(fates.into_iter().map(|fate| Action::Call(worker, fate)));
-                        }
-                    }
-                    if held.answer.is_none() && (held.rows.len() < world.journal.len() || world.owner != Some(worker)) {
-                        actions.push(Action::Look(worker));
-                    }
-                    if world.crashes < self.crashes {
-                        actions.push(Action::Crash(worker));
-                    }
-                }
+                Some(held) => self.actions_of(world, worker, held, actions),
             }
         }
         if let Some(owner) = world.owner
