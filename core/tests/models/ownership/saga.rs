@@ -1,9 +1,12 @@
 //! A saga of two calls, the second of which may be rejected, and its journal.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use amends::event::{Cause, Event, Failure, JournalRow, Outcome, Rejection};
+use amends::machine::{Action, decide};
 use amends::state::State;
 use amends::{Compensation, Definition, Json, RetryPolicy, SagaId, Step, StepKind, WorkerId};
 use chrono::DateTime;
@@ -37,7 +40,24 @@ pub(crate) static DEFINITION: LazyLock<Definition> = LazyLock::new(|| {
     Definition::new("order".into(), 1, vec![step("a", vec![]), step("b", vec![0])].into())
 });
 
-pub(crate) fn fold(rows: &[Row]) -> State {
+thread_local! {
+    /// The same few journals come up again and again.
+    static DECIDED: RefCell<HashMap<Vec<Row>, Option<Action>>> = RefCell::default();
+}
+
+/// What the machine decides. Steps follow each other, so it is one thing at most.
+pub(crate) fn decide_on(rows: Vec<Row>) -> Option<Action> {
+    let known = DECIDED.with_borrow(|decided| decided.get(&rows).cloned());
+    known.unwrap_or_else(|| {
+        let mut decisions = decide(&DEFINITION, &fold(&rows));
+        assert!(decisions.len() <= 1, "{decisions:?}");
+        let decision = decisions.pop();
+        DECIDED.with_borrow_mut(|decided| decided.insert(rows, decision.clone()));
+        decision
+    })
+}
+
+fn fold(rows: &[Row]) -> State {
     let mut state = State::new(Json::null(), DEFINITION.version, DateTime::UNIX_EPOCH);
     for (seq, row) in (1..).zip(rows) {
         let events = row.iter().map(|fact| fact.event()).collect();

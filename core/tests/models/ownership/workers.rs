@@ -1,10 +1,10 @@
 //! Workers drive one saga: each decides on the journal that it has seen, calls a service, and appends what came of it.
 
 use amends::event::Outcome;
-use amends::machine::{Action as Decision, Attempt, decide};
+use amends::machine::{Action as Decision, Attempt};
 use stateright::{Model, Property};
 
-use super::saga::{DEFINITION, Fact, Row, fold};
+use super::saga::{Fact, Row, decide_on};
 use super::services::{Effect, Services};
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a rule that one test leaves out")]
@@ -97,7 +97,7 @@ pub(crate) const FENCED: &str = "a worker that lost its saga does not change it"
 const FALLIBLE: usize = 1;
 
 impl Workers {
-    /// What the machine decides on the first rows of the journal. Steps follow each other, so it is one thing at most.
+    /// What the machine decides on these rows, or on what it hears of them.
     fn decide(&self, rows: &[Row]) -> Option<Decision> {
         let mut rows = rows.to_vec();
         for fact in rows.iter_mut().flatten() {
@@ -112,9 +112,7 @@ impl Workers {
                 row.retain(|fact| *fact != Fact::Adopted);
             }
         }
-        let mut decisions = decide(&DEFINITION, &fold(&rows));
-        assert!(decisions.len() <= 1, "{decisions:?}");
-        decisions.pop()
+        decide_on(rows)
     }
 
     fn fates(&self, world: &World, held: &Held) -> Vec<Fate> {
@@ -307,9 +305,11 @@ impl Model for Workers {
             }),
             Property::always(FENCED, |_, world: &World| !world.stale_append),
             Property::always("a saga ends once nobody can do anything more", |model: &Self, world: &World| {
-                let mut actions = Vec::new();
-                model.actions(world, &mut actions);
-                !actions.is_empty() || world.ended().is_some()
+                world.ended().is_some() || {
+                    let mut actions = Vec::new();
+                    model.actions(world, &mut actions);
+                    !actions.is_empty()
+                }
             }),
             Property::sometimes("it completes after two adoptions", |_, world: &World| {
                 let adoptions = world.journal.iter().flatten().filter(|fact| **fact == Fact::Adopted).count();
