@@ -29,6 +29,11 @@ fn a_message_that_is_refused_holds_up_its_key_only() {
 }
 
 #[test]
+fn a_page_with_several_messages_of_a_key_keeps_their_order() {
+    holds(Relays { page: 4, keys: "aaba", ..Relays::RIGHT }, 10_000);
+}
+
+#[test]
 fn a_cursor_that_moves_before_the_confirm_loses_messages() {
     breaks(Relays { mistake: Some(Mistake::MovesBeforeTheConfirm), ..Relays::RIGHT }, NOTHING_IS_LOST);
 }

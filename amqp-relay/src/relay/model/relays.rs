@@ -13,6 +13,7 @@ pub(super) struct Relays {
     /// The keys of the messages, which are all committed; `-` is none.
     pub(super) keys: &'static str,
     pub(super) how_many: usize,
+    pub(super) page: i64,
     pub(super) ordering: Ordering,
     /// How often a lease runs out although its relay lives.
     pub(super) lapses: u8,
@@ -37,6 +38,7 @@ impl Relays {
     pub(super) const RIGHT: Self = Self {
         keys: "aba",
         how_many: 2,
+        page: 2,
         ordering: Ordering::Strict,
         lapses: 1,
         crashes: 1,
@@ -45,7 +47,6 @@ impl Relays {
     };
 }
 
-const PAGE: i64 = 2;
 const WAVE: usize = 2;
 const CHANNELS: usize = 2;
 
@@ -167,8 +168,8 @@ impl Relays {
     /// Whether there was anything to do.
     fn launch(&self, it: &mut Relay, orphans: &mut Vec<Flight>) -> bool {
         let mut open = self.open(&it.log);
-        while it.read < self.count() && (open.window.pending() as i64) < PAGE / 2 {
-            let seqs: Vec<i64> = (it.read + 1..=self.count().min(it.read + PAGE)).collect();
+        while it.read < self.count() && (open.window.pending() as i64) < self.page / 2 {
+            let seqs: Vec<i64> = (it.read + 1..=self.count().min(it.read + self.page)).collect();
             it.read += seqs.len() as i64;
             open.push(seqs, it.held_keys.clone());
         }

@@ -12,6 +12,8 @@ use super::database::{Database, Defaults, Parsed, Row, Step};
 pub(crate) enum Floor {
     /// One that was read before a move that committed before the snapshot was taken: what [`Progress`] does.
     Lagged,
+    /// None at all: every row of a later transaction is looked at.
+    Nothing,
     /// The one that the same statement returned.
     OfTheSameRead,
     /// The one that the statement before returned, whether or not the cursor moved in between.
@@ -50,7 +52,7 @@ pub(crate) struct World {
     /// The cursor's row.
     cursor: Position,
     progress: Progress,
-    /// The sequence's value at the latest read, for the wrong floor.
+    /// The sequence's value at the latest read, for [`Floor::OfTheReadBefore`].
     value_before: i64,
     /// A statement that has its snapshot, and so its rows, but has not looked at the sequence yet.
     reading: Option<(Snapshot, Vec<Row>)>,
@@ -100,8 +102,12 @@ impl Lane {
         let value = world.db.sequence();
         let after = match self.floor {
             Floor::Lagged => world.progress.read(&read, value),
-            wrong => {
-                let value = if wrong == Floor::OfTheSameRead { value } else { world.value_before };
+            other => {
+                let value = match other {
+                    Floor::OfTheSameRead => value,
+                    Floor::OfTheReadBefore => world.value_before,
+                    _ => 0,
+                };
                 let position = world.progress.position();
                 let after = position.after(&read, Some(value));
                 let moves = after != *position;

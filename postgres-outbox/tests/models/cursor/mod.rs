@@ -24,6 +24,11 @@ fn a_crash_in_a_pass_through_a_backlog_loses_nothing_either() {
 }
 
 #[test]
+fn an_older_floor_is_always_safe() {
+    holds(Lane { floor: Floor::Nothing, page: 2, crashes: 0, ..Lane::RIGHT }, 10_000);
+}
+
+#[test]
 fn seq_before_xid_loses_events() {
     breaks(Lane { defaults: Defaults::SeqFirst, crashes: 0, ..Lane::RIGHT }, NOTHING_IS_LOST);
 }
@@ -63,6 +68,12 @@ fn a_cursor_by_xid_and_seq_below_the_oldest_open_transaction_breaks_the_order() 
     breaks(Naive { rule: Rule::XidSeqBelowXmin, ..Naive::ONE_RELAY }, IN_ORDER);
 }
 
+/// Which an application cannot promise for all of its transactions.
+#[test]
+fn it_would_be_right_if_every_transaction_locked_its_key_before_its_first_write() {
+    holds(Naive { rule: Rule::XidSeqBelowXmin, writes_first: false, ..Naive::ONE_RELAY }, 1_000);
+}
+
 #[test]
 fn flags_below_the_oldest_open_transaction_break_the_order() {
     breaks(Naive { rule: Rule::FlagBelowXmin, ..Naive::ONE_RELAY }, IN_ORDER);
@@ -70,7 +81,7 @@ fn flags_below_the_oldest_open_transaction_break_the_order() {
 
 #[test]
 fn two_relays_that_skip_locked_rows_break_the_order() {
-    breaks(Naive { rule: Rule::FlagSkipLocked, keys: "aa", relays: 2 }, IN_ORDER);
+    breaks(Naive { rule: Rule::FlagSkipLocked, keys: "aa", relays: 2, writes_first: true }, IN_ORDER);
 }
 
 /// It is right, but every row is written twice.

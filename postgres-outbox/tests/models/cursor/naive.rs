@@ -30,10 +30,12 @@ pub(crate) struct Naive {
     /// The key of each writer's event.
     pub(crate) keys: &'static str,
     pub(crate) relays: usize,
+    /// A transaction may write something before it locks its key.
+    pub(crate) writes_first: bool,
 }
 
 impl Naive {
-    pub(crate) const ONE_RELAY: Self = Self { rule: Rule::Flag, keys: "aab", relays: 1 };
+    pub(crate) const ONE_RELAY: Self = Self { rule: Rule::Flag, keys: "aab", relays: 1, writes_first: true };
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -122,7 +124,8 @@ impl Model for Naive {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        let steps = world.db.steps(self.keys, Defaults::XidFirst);
+        let mut steps = world.db.steps(self.keys, Defaults::XidFirst);
+        steps.retain(|(_, step)| self.writes_first || *step != Step::WriteSomething);
         actions.extend(steps.into_iter().map(|(writer, step)| Action::Writer(writer, step)));
         for relay in 0..self.relays {
             if !world.fetched[relay].is_empty() {
