@@ -1,5 +1,7 @@
 //! The relay: publishes a lane of the outbox, and moves its cursor only past what is settled.
 
+#[cfg(test)]
+mod model;
 mod pump;
 mod wave;
 mod window;

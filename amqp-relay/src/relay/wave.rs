@@ -86,7 +86,8 @@ pub(crate) async fn publish(
     decide(messages, confirmations, unsendable)
 }
 
-fn decide(
+/// What the broker said to each message. Pure.
+pub(super) fn decide(
     messages: &[&Sequenced],
     confirmations: Vec<(usize, lapin::Result<Confirmation>)>,
     unsendable: HashMap<usize, String>,

@@ -201,7 +201,7 @@ impl View<'_> {
         }
     }
 
-    /// Only the answer to a first attempt is: otherwise an earlier request may still arrive (model: adoption.py).
+    /// Only the answer to a first attempt is: otherwise an earlier request may still arrive (`core/tests/models/ownership`).
     fn is_definite(&self, node: Node, attempt: u32, adopted_at: i64) -> bool {
         match self.step(node).kind {
             // The child itself says so.

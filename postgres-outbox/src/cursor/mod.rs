@@ -3,6 +3,7 @@
 mod held;
 mod lease;
 mod position;
+mod progress;
 mod read;
 
 use std::collections::HashSet;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 pub use held::{Held, Unpublished};
 pub use position::{Pass, Position, Read, Snapshot};
+pub use progress::Progress;
 
 /// One lane of the outbox, held under a lease by this process. Reads ahead of what it has settled.
 ///
@@ -29,12 +31,7 @@ pub struct Lane {
     owner: Uuid,
     epoch: i64,
     lease: Duration,
-    /// Where the next read goes on.
-    position: Position,
-    /// The sequence's value at the latest read.
-    read_value: Option<i64>,
-    /// A value that was read before a move that has committed since.
-    known_value: Option<i64>,
+    progress: Progress,
     held_keys: HashSet<String>,
     /// Messages without a key may be held too.
     has_held: bool,
@@ -47,8 +44,16 @@ pub struct Page {
     pub messages: Vec<Sequenced>,
     /// There may be more behind it.
     pub full: bool,
-    after: Position,
-    moves: bool,
+    /// `None` if the cursor need not move.
+    after: Option<Position>,
+}
+
+#[cfg(feature = "testing")]
+impl Page {
+    /// A page of these messages, for tests of what becomes of pages.
+    pub fn of(messages: Vec<Sequenced>) -> Self {
+        Self { messages, full: false, after: None }
+    }
 }
 
 /// A message as it stands in the outbox.
@@ -96,9 +101,7 @@ impl Lane {
             owner,
             epoch,
             lease,
-            position,
-            read_value: None,
-            known_value: None,
+            progress: Progress::at(position),
             held_keys: HashSet::new(),
             has_held: false,
         };
@@ -132,14 +135,12 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn read(&mut self, limit: usize) -> Result<Page, LaneError> {
-        let (messages, snapshot, value) = read::page(&mut self.conn, self.number, &self.position, limit).await?;
+        let (messages, snapshot, value) =
+            read::page(&mut self.conn, self.number, self.progress.position(), limit).await?;
         let full = messages.len() == limit;
         let read = Read { snapshot, last_seq: messages.last().map(|message| message.seq), full };
-        let after = self.position.after(&read, self.known_value);
-        let moves = after != self.position;
-        self.position = after.clone();
-        self.read_value = Some(value);
-        Ok(Page { messages, full, after, moves })
+        let after = self.progress.read(&read, value);
+        Ok(Page { messages, full, after })
     }
 
     /// Moves the persisted cursor past a page. Messages of it that are not published go to the held ones in the same
@@ -148,14 +149,9 @@ impl Lane {
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn settle(&mut self, page: &Page, unpublished: &[Unpublished<'_>]) -> Result<(), LaneError> {
-        if !page.moves {
-            return Ok(());
-        }
-        // Read before this move, and so safe to pair with any snapshot taken after it.
-        let value = self.read_value;
-        lease::move_to(&mut self.conn, self.number, self.owner, self.epoch, self.lease, &page.after, unpublished)
-            .await?;
-        self.known_value = value;
+        let Some(after) = &page.after else { return Ok(()) };
+        lease::move_to(&mut self.conn, self.number, self.owner, self.epoch, self.lease, after, unpublished).await?;
+        self.progress.moved();
         self.has_held |= !unpublished.is_empty();
         self.held_keys.extend(unpublished.iter().filter_map(|held| held.message.message.key.clone()));
         Ok(())

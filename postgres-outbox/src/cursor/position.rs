@@ -9,7 +9,7 @@
 pub type Snapshot = String;
 
 /// What has been published so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Everything that this snapshot could see is settled.
     pub prev: Snapshot,
@@ -20,7 +20,7 @@ pub struct Position {
 }
 
 /// A pass through more rows than fit into a page. All its pages are read as of its first snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Pass {
     /// What the pass goes through.
     pub snapshot: Snapshot,

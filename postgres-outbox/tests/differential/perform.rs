@@ -240,6 +240,15 @@ impl<B: Backend> Performance<'_, B> {
     /// Always a sweep: otherwise a store may pass over what has been due for long.
     fn claim(&self, worker: WorkerId, registered: Vec<(String, u32)>, limit: usize, knows_all: bool) -> Claim {
         let driven = if knows_all { self.cast.sagas.clone() } else { self.cast.sagas[..2].to_vec() };
-        Claim { worker, registered, limit, forward_limit: limit, hints: Vec::new(), sweep: true, driven }
+        Claim {
+            worker,
+            registered,
+            limit,
+            forward_limit: limit,
+            bounds: Vec::new(),
+            hints: Vec::new(),
+            sweep: true,
+            driven,
+        }
     }
 }

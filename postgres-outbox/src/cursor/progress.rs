@@ -1,0 +1,43 @@
+//! What a lane remembers from one statement to the next. Pure, and void with its connection.
+
+use crate::cursor::{Position, Read};
+
+/// How far a lane has read, which is ahead of what it has settled.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Progress {
+    /// Where the next read goes on.
+    position: Position,
+    /// The sequence's value at the latest read.
+    read_value: Option<i64>,
+    /// A value that was read before a move that has committed since.
+    known_value: Option<i64>,
+}
+
+impl Progress {
+    /// Nothing has been read behind this position.
+    pub fn at(position: Position) -> Self {
+        Self { position, read_value: None, known_value: None }
+    }
+
+    /// Where the next read goes on.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Takes note of a read, and of the sequence's value at it. The answer is where the cursor moves once the page is
+    /// settled; `None` if it stays where it is.
+    pub fn read(&mut self, read: &Read, value: i64) -> Option<Position> {
+        let after = self.position.after(read, self.known_value);
+        self.read_value = Some(value);
+        if after == self.position {
+            return None;
+        }
+        self.position.clone_from(&after);
+        Some(after)
+    }
+
+    /// A move of the cursor has committed: what was read before it is safe to pair with any snapshot taken from now on.
+    pub fn moved(&mut self) {
+        self.known_value = self.read_value;
+    }
+}
