@@ -6,6 +6,7 @@
 pub mod conformance;
 mod digest;
 mod environment;
+mod explore;
 mod explorer;
 mod harness;
 mod journal;
@@ -20,7 +21,8 @@ mod timeline;
 mod world;
 
 pub use environment::{Environment, Facts};
-pub use explorer::{Budget, Explorer, When, explore, explore_with_database};
+pub use explore::{explore, explore_with_database};
+pub use explorer::{Budget, Explorer, When};
 pub use harness::{Harness, Run};
 pub use moves::Effect;
 pub use report::{Report, Violation};

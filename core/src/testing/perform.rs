@@ -344,7 +344,7 @@ impl Simulation {
             let call = self.capability(stage, saga, flight);
             let ended = self.body(stage, saga, flight, Capability::Call(&call)).await;
             let mut hasher = DefaultHasher::new();
-            self.event(stage, saga, flight, ended).hash(&mut hasher);
+            super::timeline::outcome(&ended).hash(&mut hasher);
             stage.env.hash(&mut hasher).await;
             *seen = hasher.finish();
             stage.env.restore(&saved).await;

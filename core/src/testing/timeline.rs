@@ -158,7 +158,14 @@ pub(super) fn title<E: Environment>(stage: &Stage<E>, kind: usize, flight: &Flig
 fn verdict(ended: &Ended) -> String {
     match ended {
         Ok(Some(output)) if output.as_str() == "null" => "Ok".to_owned(),
-        Ok(Some(output)) => format!("Ok {}", shortened(output.as_str())),
+        ended => shortened(&outcome(ended)),
+    }
+}
+
+/// How a body ended, in full.
+pub(super) fn outcome(ended: &Ended) -> String {
+    match ended {
+        Ok(Some(output)) => format!("Ok {output:?}"),
         Ok(None) => "it did not happen".to_owned(),
         Err(Problem::Body(error)) => format!("{error}"),
         Err(Problem::Panic(text)) => text.clone(),

@@ -3,5 +3,6 @@
 
 mod correct;
 mod counts;
+mod limits;
 mod planted;
 mod shop;

@@ -97,7 +97,6 @@ fn a_compensation_that_is_not_idempotent() {
                6  the saga is compensated
 
             hint: a compensation may run more than once under the same key: the second time it must find nothing to do
-            hint: a compensation may run on another worker than its step: it knows what is recorded, and what it finds by `call.step_key()`
             to run this schedule alone: AMENDS_REPLAY=7.0.2.0.0 cargo test …"#]],
     );
 }
@@ -271,7 +270,6 @@ fn a_step_that_reads_the_wall_clock() {
 
                1  `charge` runs: Ok
 
-            hint: `charge` has run, and nothing undoes it
             to run this schedule alone: AMENDS_REPLAY=0 cargo test …"#]],
     );
 }
@@ -380,7 +378,6 @@ fn parallel_compensations_that_depend_on_their_order() {
            5  `cancel_bus` (undoes `bus`) runs: Ok
            6  the saga is compensated
 
-        hint: a compensation may run on another worker than its step: it knows what is recorded, and what it finds by `call.step_key()`
         hint: parallel branches run, and are undone, in any order
         to run this schedule alone: AMENDS_REPLAY=0.0.0.0.0.0.1.0.0.0 cargo test …"#]]
     .assert_eq(&violation.to_string());
