@@ -91,6 +91,7 @@ impl<E: Environment> Explorer<E> {
             kinds: Vec::new(),
             participants: BTreeMap::new(),
             repeats: true,
+            prunes: true,
             repeated: BTreeSet::new(),
             seen: Seen::default(),
         };
@@ -214,6 +215,13 @@ impl<E: Environment> Explorer<E> {
     /// How much is explored before the rest is sampled.
     pub fn budget(mut self, budget: Budget) -> Self {
         self.budget = budget;
+        self
+    }
+
+    /// Runs every schedule to its end, also from moments that were seen before. It takes far longer, and finds no more unless
+    /// the hash of the world leaves something out.
+    pub fn without_pruning(mut self) -> Self {
+        self.stage.prunes = false;
         self
     }
 

@@ -91,6 +91,7 @@ impl<G: Saga + Steps<E::Tx>, E: Environment> Harness<G, E> {
             kinds: Vec::new(),
             participants: BTreeMap::new(),
             repeats: false,
+            prunes: false,
             repeated: BTreeSet::new(),
             seen: Seen::default(),
         };

@@ -33,6 +33,8 @@ pub(super) struct Stage<E: Environment> {
     pub(super) participants: BTreeMap<String, Participant>,
     /// Bodies are run twice once, to see that they do the same.
     pub(super) repeats: bool,
+    /// A moment that was seen before is not explored again.
+    pub(super) prunes: bool,
     pub(super) repeated: BTreeSet<(usize, usize, u8)>,
     pub(super) seen: Seen,
 }

@@ -3,6 +3,8 @@
 
 mod correct;
 mod counts;
+mod harness;
 mod limits;
 mod planted;
+mod pruning;
 mod shop;
