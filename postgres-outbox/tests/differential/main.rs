@@ -42,7 +42,7 @@ fn both_stores_give_the_same_answers() {
     let postgres = runtime.block_on(Here::open());
     let store = postgres.connect();
 
-    let result = runner.run(&vec(op::any(), 4..32), |ops| {
+    let result = runner.run(&vec(op::any(), 8..48), |ops| {
         runtime.block_on(async {
             let cast = Cast::new();
             let memory = MemoryStore::new();
