@@ -105,6 +105,7 @@ impl Rows {
             return Err(StoreError::Refused("a saga that another one starts has no business key and no lock".into()));
         }
         let now = self.now();
+        let is_there = append.starts.iter().any(|saga| self.sagas.contains_key(&saga.id));
         let Some(row) = self.sagas.get_mut(&append.saga) else { return Ok(Appended::Conflict) };
         if append.seq != row.journal.len() as i64 + 1 {
             let written = usize::try_from(append.seq - 1)
@@ -114,6 +115,9 @@ impl Rows {
                 Some((writer, line)) if *writer == (append.writer, append.nonce) => Appended::Done(line.at),
                 _ => Appended::Conflict,
             });
+        }
+        if is_there {
+            return Err(StoreError::Refused("a saga that it starts is there already".into()));
         }
         row.journal.push(JournalRow { saga: append.saga, seq: append.seq, events: append.events, at: now });
         row.writers.push((append.writer, append.nonce));

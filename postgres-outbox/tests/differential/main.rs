@@ -42,7 +42,7 @@ fn both_stores_give_the_same_answers() {
     let postgres = runtime.block_on(Here::open());
     let store = postgres.connect();
 
-    let result = runner.run(&vec(op::any(), 4..32), |ops| {
+    let result = runner.run(&vec(op::any(), 8..48), |ops| {
         runtime.block_on(async {
             let cast = Cast::new();
             let memory = MemoryStore::new();
@@ -75,7 +75,11 @@ fn compare(ops: &[Op], expected: &[String], answers: &[String]) -> Result<(), Te
     for (number, (memory, postgres)) in expected.iter().zip(answers).enumerate() {
         if memory != postgres {
             let asked = ops.get(number).map_or("what was left at the end".to_owned(), |op| format!("{number}: {op:?}"));
-            return Err(TestCaseError::fail(format!("{asked}\n\nin memory:\n  {memory}\nPostgreSQL:\n  {postgres}")));
+            // What is left at the end has many lines; the first that differs says most.
+            let mut lines = memory.lines().zip(postgres.lines());
+            let (memory, postgres) = lines.find(|(memory, postgres)| memory != postgres).unwrap_or((memory, postgres));
+            let why = format!("{asked}\n\nin memory:  {memory}\nPostgreSQL: {postgres}");
+            return Err(TestCaseError::fail(why));
         }
     }
     Ok(())

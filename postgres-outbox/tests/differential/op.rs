@@ -8,26 +8,81 @@ use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Op {
-    Start { saga: New, owner: Option<usize> },
-    StartAgain { place: usize },
-    Transaction { sagas: Vec<New>, commits: bool },
+    Start {
+        saga: New,
+        owner: Option<usize>,
+    },
+    StartAgain {
+        place: usize,
+    },
+    Transaction {
+        sagas: Vec<New>,
+        commits: bool,
+    },
     Append(Write),
-    Repeat { place: usize },
-    Claim { worker: usize, limit: usize, forward: usize, name: usize, version: u32 },
-    ClaimAll { worker: usize, knows: bool },
-    Adopt { worker: usize, all: bool },
-    Retire { worker: usize },
-    Heartbeat { worker: usize, lease: Duration },
-    Release { worker: usize, saga: usize, pause: Option<Duration> },
-    Lock { saga: usize },
-    PassLock { saga: usize },
-    Schedule { name: usize, timetable: bool, at: usize },
+    Repeat {
+        place: usize,
+    },
+    Claim {
+        worker: usize,
+        limit: usize,
+        forward: usize,
+        name: usize,
+        version: u32,
+    },
+    ClaimAll {
+        worker: usize,
+        knows: bool,
+    },
+    Adopt {
+        worker: usize,
+        all: bool,
+    },
+    Retire {
+        worker: usize,
+    },
+    Heartbeat {
+        worker: usize,
+        lease: Duration,
+    },
+    /// By its owner, if by nobody else.
+    Release {
+        worker: Option<usize>,
+        saga: usize,
+        pause: Option<Duration>,
+    },
+    Lock {
+        saga: usize,
+    },
+    PassLock {
+        saga: usize,
+    },
+    Schedule {
+        name: usize,
+        timetable: bool,
+        at: usize,
+    },
     Overdue,
-    StartScheduled { saga: New, at: usize, next: Option<usize> },
-    Load { saga: usize },
+    StartScheduled {
+        saga: New,
+        at: usize,
+        next: Option<usize>,
+    },
+    Load {
+        saga: usize,
+    },
     Ended,
-    Parked { cause: Option<usize>, after: Option<usize>, limit: usize },
-    Live { names: usize, fingerprints: usize, after: Option<usize>, limit: usize },
+    Parked {
+        cause: Option<usize>,
+        after: Option<usize>,
+        limit: usize,
+    },
+    Live {
+        names: usize,
+        fingerprints: usize,
+        after: Option<usize>,
+        limit: usize,
+    },
 }
 
 /// A saga to be started.
@@ -68,7 +123,7 @@ pub(crate) fn any() -> impl Strategy<Value = Op> {
         1 => saga().prop_map(|place| Op::StartAgain { place }),
         2 => (prop::collection::vec(new(), 1..4), any_bool(0.8))
             .prop_map(|(sagas, commits)| Op::Transaction { sagas, commits }),
-        10 => write().prop_map(Op::Append),
+        14 => write().prop_map(Op::Append),
         1 => (0..8_usize).prop_map(|place| Op::Repeat { place }),
         3 => (0..4_usize, 0..4_usize, 0..4_usize, 0..2_usize, 1..3_u32)
             .prop_map(|(worker, limit, forward, name, version)| Op::Claim { worker, limit, forward, name, version }),
@@ -77,7 +132,8 @@ pub(crate) fn any() -> impl Strategy<Value = Op> {
         1 => (0..4_usize).prop_map(|worker| Op::Retire { worker }),
         1 => (0..4_usize, prop_oneof![Just(Duration::ZERO), Just(Duration::MAX)])
             .prop_map(|(worker, lease)| Op::Heartbeat { worker, lease }),
-        3 => (0..4_usize, saga(), pause()).prop_map(|(worker, saga, pause)| Op::Release { worker, saga, pause }),
+        5 => (option::weighted(0.2, 0..4_usize), saga(), pause())
+            .prop_map(|(worker, saga, pause)| Op::Release { worker, saga, pause }),
         2 => saga().prop_map(|saga| Op::Lock { saga }),
         1 => saga().prop_map(|saga| Op::PassLock { saga }),
         1 => (0..2_usize, any_bool(0.8), 0..4_usize)
@@ -100,7 +156,7 @@ fn any_bool(probability: f64) -> impl Strategy<Value = bool> {
 
 /// Few, so that much happens to each.
 fn saga() -> impl Strategy<Value = usize> {
-    0..8_usize
+    0..5_usize
 }
 
 fn pause() -> impl Strategy<Value = Option<Duration>> {
@@ -128,7 +184,7 @@ fn write() -> impl Strategy<Value = Write> {
     let child =
         new().prop_flat_map(|new| prop_oneof![9 => Just(New { key: None, lock: None, ..new.clone() }), 1 => Just(new)]);
     let (head, child, wakes) =
-        (option::weighted(0.7, change()), option::weighted(0.15, child), option::weighted(0.3, saga()));
+        (option::weighted(0.7, change()), option::weighted(0.15, child), option::weighted(0.5, saga()));
     (saga(), offset, 0..4_usize, head, 0..3_usize, child, wakes, any_bool(0.3)).prop_map(
         |(saga, offset, writer, head, messages, child, wakes, in_step)| Write {
             saga,

@@ -86,7 +86,10 @@ impl<B: Backend> Performance<'_, B> {
             Op::Retire { worker } => plain(store.retire(cast.worker(*worker)).await),
             Op::Heartbeat { worker, lease } => plain(store.heartbeat(cast.worker(*worker), *lease).await),
             Op::Release { worker, saga, pause } => {
-                plain(store.release(cast.worker(*worker), &[(cast.sagas[*saga], *pause)]).await)
+                let saga = cast.sagas[*saga];
+                let owner = store.load(saga).await.unwrap().and_then(|found| found.owner);
+                let worker = worker.map(|worker| cast.worker(worker)).or(owner).unwrap_or(cast.looker);
+                plain(store.release(worker, &[(saga, *pause)]).await)
             }
             Op::Lock { saga } => plain(store.lock(cast.sagas[*saga]).await),
             Op::PassLock { saga } => plain(store.pass_lock(cast.sagas[*saga]).await),

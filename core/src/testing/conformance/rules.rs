@@ -29,7 +29,7 @@ macro_rules! __with_store_rules {
             effects {
                 messages_come_with_the_append_and_in_order
                 a_child_is_there_if_and_only_if_its_append_is
-                a_child_with_a_business_key_or_a_lock_is_refused
+                a_child_with_a_business_key_or_a_lock_or_that_is_there_is_refused
                 a_wake_and_a_head_change_of_one_saga_at_once_leave_it_due
                 many_that_end_at_once_wake_one_parent
             }
