@@ -152,6 +152,26 @@ async fn a_new_list_is_made_up_as_a_whole() {
 }
 
 #[tokio::test]
+async fn a_worker_starts_again_after_a_list_was_made_up() {
+    let script = new(Script::new().tx("reserve", gives(3_u32)).undo(ok()).call("pick", ok()).each("input", 2))
+        .undo(ok())
+        .upcast(|_| Ok(json(&[7, 8])));
+    let script = second(script.signal("approval").undo(ok()).signal("shipment").undo(ok()).tx("mail", ok()));
+    let stage = Stage::new().await;
+    let old = waits(&stage).await;
+    let worker = stage.work(&[&script]);
+    approve(&worker, old).await;
+    stage.waits_at(old, "shipment").await;
+    worker.stop().await.unwrap();
+
+    let worker = stage.work(&[&script]);
+    worker.signal(old, "shipment", ()).await.unwrap();
+
+    stage.completes(old).await;
+    assert_eq!(script.log.count("make up pick"), 1);
+}
+
+#[tokio::test]
 async fn a_worker_leaves_the_sagas_alone_that_its_definition_does_not_carry_on() {
     let mut script = second(checked().tx("ship", ok()));
     script.definition.since = 2;
