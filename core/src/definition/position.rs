@@ -86,9 +86,8 @@ fn never_ran(forward: &Forward) -> bool {
 }
 
 fn may_have_happened(state: &State, name: &str) -> bool {
-    let happened = |forward: &Forward| {
-        !never_ran(forward) && !matches!(forward, Forward::Absent { .. } | Forward::Skipped { .. })
-    };
+    let happened =
+        |forward: &Forward| !never_ran(forward) && !matches!(forward, Forward::Absent { .. } | Forward::Skipped { .. });
     state.steps.get(name).is_some_and(|record| happened(&record.forward)) || state.fans.contains_key(name)
 }
 

@@ -73,10 +73,7 @@ impl State {
                     self.forgive(failed);
                 }
             }
-            Event::Upcast { step, output } => {
-                let forward = Forward::Succeeded { output: output.clone(), seq, at, made_up: true };
-                self.step(step).be_done(forward, seq, at);
-            }
+            Event::Upcast { step, output } => self.make_up(step, output, at),
             Event::Compensated { step } => self.step(step).undo = Undo::Done,
             Event::CompensationFailed { step, failure } => {
                 let record = self.step(step);
@@ -102,6 +99,12 @@ impl State {
     pub(super) fn succeed(&mut self, step: &str, output: &Json, at: DateTime<Utc>) {
         let seq = self.seq;
         let forward = Forward::Succeeded { output: output.clone(), seq, at, made_up: false };
+        self.step(step).be_done(forward, seq, at);
+    }
+
+    pub(super) fn make_up(&mut self, step: &str, output: &Json, at: DateTime<Utc>) {
+        let seq = self.seq;
+        let forward = Forward::Succeeded { output: output.clone(), seq, at, made_up: true };
         self.step(step).be_done(forward, seq, at);
     }
 

@@ -161,7 +161,7 @@ impl Simulation {
                 }
                 Action::Upcast(step) => {
                     let node = Node { step: *step, item: None };
-                    Some(waiting::upcast(&*kind.make(), kind.data(&state, node), self.now))
+                    Some(waiting::upcast(&*kind.make(), kind.data(&state, node)))
                 }
                 Action::Wait(wait) => self.child_ended(definition, wait),
                 _ => None,

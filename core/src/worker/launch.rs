@@ -35,7 +35,7 @@ impl<S: WorkerStore> Drive<S> {
                 Action::Upcast(step) => {
                     let node = Node { step: *step, item: None };
                     if !self.is_flying(node, Phase::Forward) {
-                        let event = waiting::upcast(&*self.kind.steps, self.data(node), self.clock.now());
+                        let event = waiting::upcast(&*self.kind.steps, self.data(node));
                         self.land(node, Phase::Forward, Some(Finished::event(node, Phase::Forward, event)));
                     }
                     continue;

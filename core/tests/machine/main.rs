@@ -147,9 +147,10 @@ fn any_event(rng: &mut fastrand::Rng, steps: usize) -> Event {
             let reasons = [
                 ParkReason::InDoubt { step: step.clone() },
                 ParkReason::ForwardStuck { step: step.clone() },
+                ParkReason::UpcastStuck { step: step.clone(), error: String::new() },
                 ParkReason::CompensationStuck { step },
             ];
-            Event::Parked { reason: reasons[rng.usize(0..3)].clone(), fingerprint: Uuid::nil() }
+            Event::Parked { reason: reasons[rng.usize(0..4)].clone(), fingerprint: Uuid::nil() }
         }
         20 => Event::DeadlinePassed,
         _ => Event::Cancelled { id, reason: String::new(), reopens: rng.bool() },
