@@ -52,8 +52,11 @@ impl State {
                 self.fans.entry(step.clone()).or_insert(Fan { seq, at, items });
             }
             Event::Probed { step, output } => {
-                self.step(step).probe = Undo::Done;
+                let record = self.step(step);
+                record.probe = Undo::Done;
                 match output {
+                    // A late answer said so while it was being found out; what follows from that may have begun.
+                    _ if matches!(record.forward, Forward::Succeeded { .. }) => {}
                     Some(output) => {
                         self.succeed(step, output, at);
                         // Nothing has been undone yet, and if this was all that had failed, nothing needs to be.
