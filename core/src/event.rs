@@ -311,6 +311,13 @@ pub enum ParkReason {
         /// How many times in a row.
         recoveries: u32,
     },
+    /// Nothing could be made up for a step that is newer than the saga, and that it is past.
+    UpcastStuck {
+        /// The step's name.
+        step: String,
+        /// Why.
+        error: String,
+    },
 }
 
 impl ParkReason {
@@ -321,13 +328,17 @@ impl ParkReason {
             Self::CompensationStuck { .. } => "compensation_stuck",
             Self::InDoubt { .. } => "in_doubt",
             Self::CrashLoop { .. } => "crash_loop",
+            Self::UpcastStuck { .. } => "upcast_stuck",
         }
     }
 
     /// The step that is stuck; a crash loop has none.
     pub fn step(&self) -> Option<&str> {
         match self {
-            Self::ForwardStuck { step } | Self::CompensationStuck { step } | Self::InDoubt { step } => Some(step),
+            Self::ForwardStuck { step }
+            | Self::CompensationStuck { step }
+            | Self::InDoubt { step }
+            | Self::UpcastStuck { step, .. } => Some(step),
             Self::CrashLoop { .. } => None,
         }
     }

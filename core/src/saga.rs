@@ -163,7 +163,7 @@ pub trait Steps<T: StepTransaction>: Send + Sync + 'static {
     /// Makes the output of a step of what older sagas recorded.
     ///
     /// # Errors
-    /// Returns the error of the body.
+    /// Returns the error of the body, over which the saga is parked.
     fn upcast(&self, step: usize, _data: Data) -> StepResult<Json> {
         panic!("step {step} has no body that makes its output up")
     }

@@ -217,15 +217,15 @@ impl<S: WorkerStore> Sagas<S> {
             let status = check(&loaded, &state).map_err(|problem| Error::Refused { saga, problem })?;
             let parked = state.parked.as_ref().filter(|_| status == Status::Parked).map(|parked| parked.fingerprint);
             let head = Head { status, wake_in: Some(Duration::ZERO), release: false, parked };
-            if self.append_if_unmoved(saga, state.seq, event.clone(), head).await? {
+            if self.append_if_unmoved(saga, state.seq, vec![event.clone()], head).await? {
                 return Ok(());
             }
         }
     }
 
     /// `false` if somebody has moved the saga since `seq`.
-    async fn append_if_unmoved(&self, saga: SagaId, seq: i64, event: Event, head: Head) -> Result<bool, Error> {
-        let append = Append::new(saga, seq + 1, self.writer, fastrand::i64(..), vec![event]);
+    async fn append_if_unmoved(&self, saga: SagaId, seq: i64, events: Vec<Event>, head: Head) -> Result<bool, Error> {
+        let append = Append::new(saga, seq + 1, self.writer, fastrand::i64(..), events);
         let append = Append { head: Some(head), ..append };
         let is_written = matches!(self.store.append(append).await?, Appended::Done(_));
         if is_written {

@@ -181,7 +181,7 @@ pub fn probe(_args: TokenStream, item: TokenStream) -> TokenStream {
 /// Marks what makes up the output of a step for sagas that are older than it; the step names it: `upcast = guess`.
 ///
 /// It is a plain `fn(&self, …) -> StepResult<T>`, where `T` is what others receive of the step. It may read `input` and what
-/// surely ran before the step. It has no keys.
+/// surely ran before the step. It has no keys. If it fails, the saga waits for an operator.
 #[proc_macro_attribute]
 pub fn upcast(_args: TokenStream, item: TokenStream) -> TokenStream {
     item

@@ -38,7 +38,8 @@ async fn of_two_transactions_that_start_without_waiting_the_second_is_refused() 
         }
     });
     while !sqlx::query_scalar::<_, bool>(
-        "select exists (select from pg_locks where locktype = 'advisory' and not granted)",
+        "select exists (select from pg_locks l join pg_database d on d.oid = l.database
+            where d.datname = current_database() and l.locktype = 'advisory' and not l.granted)",
     )
     .fetch_one(database.pool())
     .await

@@ -45,7 +45,9 @@ impl Definition {
                     why: "it waits for an answer, and would not any more",
                 };
             }
-            if step.for_each.is_some() != state.fans.contains_key(&*step.name) && recorded(&step.name) {
+            let is_counted = state.fans.contains_key(&*step.name);
+            let has_run = is_counted || record.is_some_and(|record| !never_ran(&record.forward));
+            if step.for_each.is_some() != is_counted && has_run {
                 return Position::Stranded {
                     step: step.name.to_string(),
                     why: "it ran for one item, or for each of many",
@@ -78,8 +80,14 @@ impl Definition {
     }
 }
 
+/// What it returned was made up, or an operator did without it: that counts no items, and leaves nothing to undo.
+fn never_ran(forward: &Forward) -> bool {
+    matches!(forward, Forward::Succeeded { made_up: true, .. } | Forward::Skipped { attempt: 0, .. })
+}
+
 fn may_have_happened(state: &State, name: &str) -> bool {
-    let happened = |forward: &Forward| !matches!(forward, Forward::Absent { .. } | Forward::Skipped { .. });
+    let happened =
+        |forward: &Forward| !never_ran(forward) && !matches!(forward, Forward::Absent { .. } | Forward::Skipped { .. });
     state.steps.get(name).is_some_and(|record| happened(&record.forward)) || state.fans.contains_key(name)
 }
 
@@ -90,12 +98,16 @@ mod tests {
     use super::Position;
     use crate::event::{Event, JournalRow};
     use crate::state::State;
-    use crate::{Definition, Json, SagaId, Step, StepKind};
+    use crate::{Definition, ForEach, Json, SagaId, Step, StepKind};
 
     fn after(steps: &[&str]) -> State {
+        after_events(steps.iter().map(|step| Event::Succeeded { step: (*step).to_owned(), output: Json::null() }))
+    }
+
+    fn after_events(events: impl IntoIterator<Item = Event>) -> State {
         let mut state = State::new(Json::null(), 1, DateTime::UNIX_EPOCH);
-        for (index, step) in steps.iter().enumerate() {
-            let events = vec![Event::Succeeded { step: (*step).to_owned(), output: Json::null() }];
+        for (index, event) in events.into_iter().enumerate() {
+            let events = vec![event];
             let row = JournalRow { saga: SagaId::new(), seq: index as i64 + 1, events, at: DateTime::UNIX_EPOCH };
             state.apply(&row);
         }
@@ -141,5 +153,25 @@ mod tests {
             definition(vec![step("check"), step("b")]).position(&after(&["b"])),
             Position::NeedsUpcast { .. }
         ));
+    }
+
+    fn made_up(step: &str) -> Event {
+        Event::Upcast { step: step.to_owned(), output: Json::null() }
+    }
+
+    #[test]
+    fn a_list_that_was_made_up_has_no_items_and_strands_no_saga() {
+        let each = || Some(ForEach { over: "input".into(), concurrency: 1 });
+        let picks = definition(vec![Step { since: 2, upcast: true, for_each: each(), ..step("pick") }, step("b")]);
+        let past = after(&["b"]);
+        let again = after_events([Event::Succeeded { step: "b".to_owned(), output: Json::null() }, made_up("pick")]);
+        assert_eq!(picks.position(&past), Position::Safe);
+        assert_eq!(picks.position(&again), Position::Safe);
+        assert!(matches!(picks.position(&after(&["pick"])), Position::Stranded { .. }), "it ran for one item");
+    }
+
+    #[test]
+    fn a_step_that_was_made_up_and_is_gone_need_not_be_undone() {
+        assert_eq!(definition(vec![step("b")]).position(&after_events([made_up("check")])), Position::Safe);
     }
 }

@@ -192,7 +192,7 @@ impl View<'_> {
             Forward::Pending(attempts) if attempts.failed > 0 => Verdict::Unknown,
             Forward::Pending(_) if step.kind.waits() || !in_window || !self.is_open(node.step) => Verdict::DidNot,
             Forward::Pending(_) => match self.ready_at(node.step, When::First) {
-                Some((ready, at)) if ready < failed_seq && !self.is_left_out(node.step) => {
+                Some((ready, at)) if ready < failed_seq && !self.is_missed(node.step) => {
                     let too_early = self.delayed(node.step, at).is_some_and(|due| due > failed_at + CLOCK_ERROR);
                     if too_early { Verdict::DidNot } else { Verdict::Unknown }
                 }

@@ -139,7 +139,8 @@ impl<'a> View<'a> {
         self.steps().filter(|(step, it)| it.upcast && self.is_missed(*step)).map(|(step, _)| step)
     }
 
-    fn is_missed(&self, step: usize) -> bool {
+    /// It is newer than the saga, and the saga is past it: it never ran, and has no output yet.
+    pub(super) fn is_missed(&self, step: usize) -> bool {
         let it = &self.definition.steps[step];
         let is_new = it.since > self.state.version && !self.is_recorded(step);
         is_new

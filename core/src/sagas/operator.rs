@@ -21,12 +21,12 @@ use crate::{Error, Json, SagaId, StepRef, list, sanitize};
 pub enum Resolution {
     /// What is stuck is tried again.
     Retry,
-    /// Go on without it: a step that is stuck past the pivot is skipped, one in doubt did not happen, a compensation
-    /// that is stuck was made by hand.
+    /// Go on without it: a step that is stuck past the pivot is skipped, or one for which nothing can be made up; one in
+    /// doubt did not happen, a compensation that is stuck was made by hand.
     Skip,
-    /// The step did happen, and returned this.
+    /// The step did happen, and returned this; or this is made up for it.
     Supply(Json),
-    /// Undo the saga; only out of a crash loop.
+    /// Undo the saga; only out of a crash loop, or if nothing can be made up for a step.
     Cancel,
 }
 
@@ -177,10 +177,10 @@ impl<S: WorkerStore> Sagas<S> {
                     refused(format!("it is not parked like that any more but {}", loaded.status.as_str()))
                 })?;
             let definition = self.definition_of(&loaded);
-            let event = decision(definition, &state, &parked.reason, resolution, &by, &why).map_err(refused)?;
+            let events = decision(definition, &state, &parked.reason, resolution, &by, &why).map_err(refused)?;
             // The worker that takes it finds out which way it goes.
             let head = Head { status: Status::Running, wake_in: Some(Duration::ZERO), release: false, parked: None };
-            if self.append_if_unmoved(saga, state.seq, event, head).await? {
+            if self.append_if_unmoved(saga, state.seq, events, head).await? {
                 return Ok(());
             }
         }
@@ -205,7 +205,7 @@ fn is_waiting(state: &State, step: &str) -> bool {
     matches!(forward, Some(Forward::Waiting(waiting)) if waiting.answer.is_none())
 }
 
-/// The event that records a decision, if it is a way out.
+/// The events that record a decision, if it is a way out.
 fn decision(
     definition: Option<&Definition>,
     state: &State,
@@ -213,21 +213,25 @@ fn decision(
     resolution: &Resolution,
     by: &str,
     why: &str,
-) -> Result<Event, String> {
+) -> Result<Vec<Event>, String> {
     let id = Uuid::now_v7();
     let overruled = |step: &str, output: Option<Json>| Event::Overruled {
-        id,
+        id: Uuid::now_v7(),
         step: step.to_owned(),
         output,
         by: by.to_owned(),
         note: why.to_owned(),
     };
+    let cancelled = || Event::Cancelled { id, reason: format!("{by}: {why}"), reopens: false };
+    let is_past_pivot = || definition.is_some_and(|definition| is_past_pivot(definition, state));
     match (resolution, reason) {
-        (Resolution::Retry, _) => Ok(Event::Resumed { id, by: by.to_owned(), note: why.to_owned() }),
-        (Resolution::Cancel, ParkReason::CrashLoop { .. }) => {
-            Ok(Event::Cancelled { id, reason: format!("{by}: {why}"), reopens: false })
+        (Resolution::Retry, _) => Ok(vec![Event::Resumed { id, by: by.to_owned(), note: why.to_owned() }]),
+        (Resolution::Cancel, ParkReason::CrashLoop { .. }) => Ok(vec![cancelled()]),
+        // Whatever reads what cannot be made up is not run any more.
+        (Resolution::Cancel, ParkReason::UpcastStuck { step, .. }) if !is_past_pivot() => {
+            Ok(vec![cancelled(), overruled(step, None)])
         }
-        (Resolution::Cancel, ParkReason::ForwardStuck { .. }) => {
+        (Resolution::Cancel, ParkReason::ForwardStuck { .. } | ParkReason::UpcastStuck { .. }) => {
             Err("it is past its pivot; retry, skip or supply".into())
         }
         (Resolution::Cancel, _) => Err("it is being undone already; retry, skip or supply".into()),
@@ -235,17 +239,18 @@ fn decision(
         (Resolution::Supply(_), ParkReason::CompensationStuck { .. }) => {
             Err("a compensation returns nothing; retry it, or skip it once it was made by hand".into())
         }
-        (Resolution::Supply(output), ParkReason::ForwardStuck { step } | ParkReason::InDoubt { step }) => {
-            Ok(overruled(step, Some(output.clone())))
-        }
-        (Resolution::Skip, ParkReason::ForwardStuck { step }) => {
+        (
+            Resolution::Supply(output),
+            ParkReason::ForwardStuck { step } | ParkReason::InDoubt { step } | ParkReason::UpcastStuck { step, .. },
+        ) => Ok(vec![overruled(step, Some(output.clone()))]),
+        (Resolution::Skip, ParkReason::ForwardStuck { step } | ParkReason::UpcastStuck { step, .. }) => {
             match definition.and_then(|it| reader(it, state, step)) {
                 Some(reader) => Err(format!("`{reader}` reads what `{step}` returns; supply that instead")),
-                None => Ok(overruled(step, None)),
+                None => Ok(vec![overruled(step, None)]),
             }
         }
         (Resolution::Skip, ParkReason::CompensationStuck { step } | ParkReason::InDoubt { step }) => {
-            Ok(overruled(step, None))
+            Ok(vec![overruled(step, None)])
         }
     }
 }
@@ -298,6 +303,13 @@ impl UndoPlan {
                     Action::Wait(wait) => (wait.node, Phase::Probe),
                     Action::Accept { node, phase: Phase::Undo } => (node, Phase::Undo),
                     Action::Accept { node, .. } => (node, Phase::Probe),
+                    Action::Upcast(step) => {
+                        events.push(Event::Upcast {
+                            step: definition.steps[step].name.to_string(),
+                            output: Json::null(),
+                        });
+                        continue;
+                    }
                     Action::Park(reason) => match reason.step().and_then(|step| definition.step(split_name(step).0)) {
                         Some((step, _)) => {
                             let item = reason.step().and_then(|step| split_name(step).1);

@@ -52,8 +52,11 @@ impl State {
                 self.fans.entry(step.clone()).or_insert(Fan { seq, at, items });
             }
             Event::Probed { step, output } => {
-                self.step(step).probe = Undo::Done;
+                let record = self.step(step);
+                record.probe = Undo::Done;
                 match output {
+                    // A late answer said so while it was being found out; what follows from that may have begun.
+                    _ if matches!(record.forward, Forward::Succeeded { .. }) => {}
                     Some(output) => {
                         self.succeed(step, output, at);
                         // Nothing has been undone yet, and if this was all that had failed, nothing needs to be.
@@ -73,10 +76,7 @@ impl State {
                     self.forgive(failed);
                 }
             }
-            Event::Upcast { step, output } => {
-                let forward = Forward::Succeeded { output: output.clone(), seq, at, made_up: true };
-                self.step(step).be_done(forward, seq, at);
-            }
+            Event::Upcast { step, output } => self.make_up(step, output, at),
             Event::Compensated { step } => self.step(step).undo = Undo::Done,
             Event::CompensationFailed { step, failure } => {
                 let record = self.step(step);
@@ -102,6 +102,12 @@ impl State {
     pub(super) fn succeed(&mut self, step: &str, output: &Json, at: DateTime<Utc>) {
         let seq = self.seq;
         let forward = Forward::Succeeded { output: output.clone(), seq, at, made_up: false };
+        self.step(step).be_done(forward, seq, at);
+    }
+
+    pub(super) fn make_up(&mut self, step: &str, output: &Json, at: DateTime<Utc>) {
+        let seq = self.seq;
+        let forward = Forward::Succeeded { output: output.clone(), seq, at, made_up: true };
         self.step(step).be_done(forward, seq, at);
     }
 

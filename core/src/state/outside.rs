@@ -116,7 +116,8 @@ impl State {
                     }
                 }
             }
-            Some(ParkReason::CrashLoop { .. }) | None => {}
+            // What could not be made up has no record, and so it is made up once more.
+            Some(ParkReason::CrashLoop { .. } | ParkReason::UpcastStuck { .. }) | None => {}
         }
     }
 
@@ -132,6 +133,7 @@ impl State {
         match (reason, output) {
             (ParkReason::CompensationStuck { .. }, _) => return self.step(step).undo = Undo::Done,
             (ParkReason::InDoubt { .. }, None) => return self.rule_out(step, at),
+            (ParkReason::UpcastStuck { .. }, Some(output)) => self.make_up(step, output, at),
             (_, Some(output)) => self.succeed(step, output, at),
             (_, None) => {
                 self.step(step).be_done(Forward::Skipped { attempt: 0, adopted_at: 0, seq, at }, seq, at);

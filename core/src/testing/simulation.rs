@@ -161,7 +161,7 @@ impl Simulation {
                 }
                 Action::Upcast(step) => {
                     let node = Node { step: *step, item: None };
-                    Some(waiting::upcast(&*kind.make(), kind.data(&state, node), self.now))
+                    Some(waiting::upcast(&*kind.make(), kind.data(&state, node)))
                 }
                 Action::Wait(wait) => self.child_ended(definition, wait),
                 _ => None,
@@ -188,7 +188,7 @@ impl Simulation {
         let forward_flying = it.flights.iter().any(|flight| flight.phase != Phase::Undo);
         for action in actions {
             let (attempt, phase) = match action {
-                Action::Run(attempt) => (*attempt, Phase::Forward),
+                Action::Run(attempt) if !it.is_flying(attempt.node, Phase::Probe) => (*attempt, Phase::Forward),
                 Action::Probe(attempt) if !it.is_flying(attempt.node, Phase::Forward) => (*attempt, Phase::Probe),
                 Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
                 _ => continue,
@@ -271,8 +271,11 @@ impl Simulation {
         let dues = self.sagas.iter().flat_map(|saga| {
             let actions = machine::decide(&kinds[saga.kind].definition, &saga.state);
             let due = |action: Action| match &action {
-                Action::Run(attempt) if saga.is_flying(attempt.node, Phase::Forward) => None,
-                Action::Probe(attempt) if saga.is_flying(attempt.node, Phase::Probe) => None,
+                Action::Run(attempt) | Action::Probe(attempt)
+                    if [Phase::Forward, Phase::Probe].iter().any(|phase| saga.is_flying(attempt.node, *phase)) =>
+                {
+                    None
+                }
                 Action::Compensate(attempt) if saga.is_flying(attempt.node, Phase::Undo) => None,
                 action => action.due()?,
             };

@@ -338,6 +338,9 @@ impl<S: WorkerStore> Drive<S> {
             Event::Succeeded { step, .. } | Event::Begun { step, undo: false, .. } => failed(step, Phase::Forward),
             Event::Compensated { step } | Event::Begun { step, undo: true, .. } => failed(step, Phase::Undo),
             Event::Probed { step, .. } => failed(step, Phase::Probe),
+            Event::Upcast { step, .. } => {
+                Some(waiting::upcast_stuck(&self.kind.definition, step.clone(), &error.to_string()))
+            }
             _ => None,
         };
         instead.unwrap_or(event)

@@ -19,6 +19,17 @@ pub(crate) enum Problem {
     Panic(String),
 }
 
+impl Problem {
+    /// For people.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Body(error) => error.to_string(),
+            Self::Timeout(limit) => format!("no answer within {limit:?}"),
+            Self::Panic(text) => text.clone(),
+        }
+    }
+}
+
 /// An attempt at an action of a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tried<'a> {

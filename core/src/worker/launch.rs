@@ -20,7 +20,8 @@ impl<S: WorkerStore> Drive<S> {
         let forward_flying = self.forward_flying();
         for action in actions {
             let (attempt, phase) = match action {
-                Action::Run(attempt) => (*attempt, Phase::Forward),
+                // A step that may turn out to have happened is not begun once more meanwhile.
+                Action::Run(attempt) if !self.is_flying(attempt.node, Phase::Probe) => (*attempt, Phase::Forward),
                 // While the attempt itself is under way nobody can say that it will not happen.
                 Action::Probe(attempt) if !self.is_flying(attempt.node, Phase::Forward) => (*attempt, Phase::Probe),
                 Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
@@ -34,7 +35,7 @@ impl<S: WorkerStore> Drive<S> {
                 Action::Upcast(step) => {
                     let node = Node { step: *step, item: None };
                     if !self.is_flying(node, Phase::Forward) {
-                        let event = waiting::upcast(&*self.kind.steps, self.data(node), self.clock.now());
+                        let event = waiting::upcast(&*self.kind.steps, self.data(node));
                         self.land(node, Phase::Forward, Some(Finished::event(node, Phase::Forward, event)));
                     }
                     continue;
@@ -139,8 +140,7 @@ impl<S: WorkerStore> Drive<S> {
     /// When the next attempt that waits is due, if any does.
     pub(super) fn next_due(&self, actions: &[Action]) -> Option<Instant> {
         let waits = actions.iter().filter(|action| match action {
-            Action::Run(attempt) => !self.is_flying(attempt.node, Phase::Forward),
-            Action::Probe(attempt) => {
+            Action::Run(attempt) | Action::Probe(attempt) => {
                 ![Phase::Forward, Phase::Probe].iter().any(|it| self.is_flying(attempt.node, *it))
             }
             Action::Compensate(attempt) => !self.forward_flying() && !self.is_flying(attempt.node, Phase::Undo),

@@ -3,14 +3,14 @@
 use chrono::{DateTime, Utc};
 
 use crate::definition::{Definition, Step, StepKind};
-use crate::event::{Answer, Cause, Event};
+use crate::event::{Answer, Cause, Event, ParkReason};
 use crate::machine::{Attempt, Node, Phase};
 use crate::retry::LONGEST_PAUSE;
 use crate::saga::{Begin, Data, Steps};
 use crate::state::{Forward, State, Undo, Waiting, item_name};
 use crate::store::{Priority, StepTransaction};
 use crate::worker::attempt::{Finished, contain_now};
-use crate::worker::failure::{Problem, Tried};
+use crate::worker::failure::Tried;
 use crate::{CORRELATION_HEADER, Correlation, IDEMPOTENCY_HEADER, SagaId};
 
 /// The saga that asks.
@@ -106,11 +106,7 @@ fn answered<T: StepTransaction>(
         (_, Answer::Done(output)) => match contain_now(|| steps.accept(node.step, &output)) {
             Ok(()) => Event::Succeeded { step: name, output },
             Err(problem) => {
-                let error = match problem {
-                    Problem::Body(error) => error.to_string(),
-                    Problem::Panic(text) => text,
-                    Problem::Timeout(_) => String::new(),
-                };
+                let error = problem.text();
                 if step.kind == StepKind::Signal {
                     Event::SignalRefused { step: name, error: crate::sanitize(&error) }
                 } else {
@@ -121,21 +117,25 @@ fn answered<T: StepTransaction>(
     })
 }
 
-/// Makes up what a step would have returned that is newer than the saga.
-pub(crate) fn upcast<T: StepTransaction>(steps: &dyn Steps<T>, data: Data, now: DateTime<Utc>) -> Event {
-    let (definition, node) = (std::sync::Arc::clone(&data.definition), data.node);
-    let step = &definition.steps[node.step];
-    let name = step.name.to_string();
-    match contain_now(|| steps.upcast(node.step, data)) {
+/// Makes up what a step would have returned that is newer than the saga. The same code would fail again in the same way, so
+/// that an operator is asked at once.
+pub(crate) fn upcast<T: StepTransaction>(steps: &dyn Steps<T>, data: Data) -> Event {
+    let (definition, step) = (std::sync::Arc::clone(&data.definition), data.node.step);
+    let name = definition.steps[step].name.to_string();
+    match contain_now(|| steps.upcast(step, data)) {
         Ok(output) => Event::Upcast { step: name, output },
-        Err(problem) => {
-            let tried = Tried { step, phase: Phase::Forward, attempt: 1, since: None };
-            tried.event(name, Err(problem), now).0
-        }
+        Err(problem) => upcast_stuck(&definition, name, &problem.text()),
     }
+}
+
+/// The step itself keeps no record of it: it would look as if it had begun.
+pub(crate) fn upcast_stuck(definition: &Definition, step: String, error: &str) -> Event {
+    let reason = ParkReason::UpcastStuck { step, error: crate::sanitize(error) };
+    let fingerprint = reason.fingerprint(&definition.name, error);
+    Event::Parked { reason, fingerprint }
 }
 
 /// Whether it must be decided on anew once somebody else has moved the saga, since it was no answer of the world's.
 pub(crate) fn is_moot_after_conflict(event: &Event) -> bool {
-    matches!(event, Event::Begun { .. } | Event::Upcast { .. } | Event::SignalRefused { .. })
+    matches!(event, Event::Begun { .. } | Event::Upcast { .. } | Event::SignalRefused { .. } | Event::Parked { .. })
 }

@@ -155,7 +155,9 @@ impl Oracle {
             }
             Event::Probed { step, output } => {
                 let node = self.node(step);
-                if output.is_some() {
+                if self.facts(node).fate == Fate::Succeeded {
+                    // A late answer said so already.
+                } else if output.is_some() {
                     self.set(node, Fate::Succeeded);
                     self.forgive(node);
                 } else {

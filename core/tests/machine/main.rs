@@ -94,6 +94,36 @@ proptest! {
     }
 }
 
+/// The state after these events, a row each.
+fn after(events: Vec<Event>) -> State {
+    let row = |(seq, event)| JournalRow {
+        saga: SagaId(Uuid::nil()),
+        seq: seq as i64 + 1,
+        events: vec![event],
+        at: DateTime::UNIX_EPOCH,
+    };
+    fold(&events.into_iter().enumerate().map(row).collect::<Vec<_>>())
+}
+
+#[test]
+fn what_a_late_answer_said_holds_whatever_a_probe_finds_that_had_been_sent_before() {
+    let step = || "s0".to_owned();
+    let said = || {
+        let answer = Answer::Done(Json::encode(&7).unwrap());
+        vec![
+            Event::Failed { step: step(), failure: worker::failure(1, None) },
+            Event::Replied { id: Uuid::nil(), step: step(), undo: false, attempt: 1, answer },
+        ]
+    };
+    let since = after(said()).failing_since;
+    assert!(since.is_some());
+    for found in [None, Some(Json::encode(&8).unwrap())] {
+        let state = after(said().into_iter().chain([Event::Probed { step: step(), output: found }]).collect());
+        assert_eq!(state.output("s0", None), Some(&Json::encode(&7).unwrap()));
+        assert_eq!(state.failing_since, since, "it goes back, as before");
+    }
+}
+
 proptest! {
     #![proptest_config(config(5_000))]
 
@@ -147,9 +177,10 @@ fn any_event(rng: &mut fastrand::Rng, steps: usize) -> Event {
             let reasons = [
                 ParkReason::InDoubt { step: step.clone() },
                 ParkReason::ForwardStuck { step: step.clone() },
+                ParkReason::UpcastStuck { step: step.clone(), error: String::new() },
                 ParkReason::CompensationStuck { step },
             ];
-            Event::Parked { reason: reasons[rng.usize(0..3)].clone(), fingerprint: Uuid::nil() }
+            Event::Parked { reason: reasons[rng.usize(0..4)].clone(), fingerprint: Uuid::nil() }
         }
         20 => Event::DeadlinePassed,
         _ => Event::Cancelled { id, reason: String::new(), reopens: rng.bool() },

@@ -20,7 +20,8 @@ impl History {
         let forward_flying = self.flying.iter().any(|flight| flight.phase != Phase::Undo);
         for action in actions {
             let (attempt, phase) = match action {
-                Action::Run(attempt) => (*attempt, Phase::Forward),
+                // A step that may turn out to have happened is not begun once more meanwhile.
+                Action::Run(attempt) if !self.is_flying(attempt.node, Phase::Probe) => (*attempt, Phase::Forward),
                 // While the attempt itself is under way nobody can say that it will not happen.
                 Action::Probe(attempt) if !self.is_flying(attempt.node, Phase::Forward) => (*attempt, Phase::Probe),
                 Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),

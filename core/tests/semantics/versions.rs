@@ -1,9 +1,10 @@
 //! A newer definition that carries on what an older one started.
 
-use amends::{Error, SagaId};
+use amends::event::ParkReason;
+use amends::{Data, Error, Json, Resolution, SagaId, StepError, StepResult};
 
 use super::script::{Body, Log, Script, gives, json, notes, ok, reads, rejects};
-use super::stage::{Stage, Worker};
+use super::stage::{Stage, Worker, refusal};
 
 /// Reserves, and waits for an approval.
 fn approved() -> Script {
@@ -29,10 +30,13 @@ fn new(script: Script) -> Script {
 
 /// Begins with a step that the first version did not have, and that is made up for whoever is past it.
 fn checked() -> Script {
-    let reserved = |data: &amends::Data| Ok(json(&(data.output::<u32>(0)? * 100)));
+    checked_by(|data| Ok(json(&(data.output::<u32>(0)? * 100))))
+}
+
+fn checked_by(make_up: fn(&Data) -> StepResult<Json>) -> Script {
     new(Script::new().tx("reserve", gives(3_u32)).undo(ok()).call("check", gives(1_u32)))
         .undo(ok())
-        .upcast(reserved)
+        .upcast(make_up)
         .reads(&["reserve"])
         .signal("approval")
         .undo(ok())
@@ -149,6 +153,103 @@ async fn a_new_list_is_made_up_as_a_whole() {
     assert_eq!(script.log.lines()[..3], ["make up pick", "ship", "mail"]);
     assert_eq!(script.log.count("undo reserve"), 1);
     assert!(script.log.lines().iter().all(|line| !line.starts_with("undo pick")));
+}
+
+#[tokio::test]
+async fn a_worker_starts_again_after_a_list_was_made_up() {
+    let script = new(Script::new().tx("reserve", gives(3_u32)).undo(ok()).call("pick", ok()).each("input", 2))
+        .undo(ok())
+        .upcast(|_| Ok(json(&[7, 8])));
+    let script = second(script.signal("approval").undo(ok()).signal("shipment").undo(ok()).tx("mail", ok()));
+    let stage = Stage::new().await;
+    let old = waits(&stage).await;
+    let worker = stage.work(&[&script]);
+    approve(&worker, old).await;
+    stage.waits_at(old, "shipment").await;
+    worker.stop().await.unwrap();
+
+    let worker = stage.work(&[&script]);
+    worker.signal(old, "shipment", ()).await.unwrap();
+
+    stage.completes(old).await;
+    assert_eq!(script.log.count("make up pick"), 1);
+}
+
+/// A saga that is past its check, and for which nothing can be made up.
+async fn is_stuck(stage: &Stage, script: &Script) -> (Worker, SagaId) {
+    let old = waits(stage).await;
+    let worker = stage.work(&[script]);
+    approve(&worker, old).await;
+    let reason = ParkReason::UpcastStuck { step: "check".into(), error: "no rate".into() };
+    assert_eq!(stage.parks(old).await, reason);
+    (worker, old)
+}
+
+fn cannot_be_checked() -> Script {
+    checked_by(|_| Err(StepError::retry("no rate")))
+}
+
+#[tokio::test]
+async fn a_step_for_which_nothing_can_be_made_up_is_not_run_in_its_stead() {
+    let log = Log::default();
+    let ship = || notes_check(&log, 1);
+    let (old_code, new_code) = (cannot_be_checked().tx("ship", ship()), checked().tx("ship", ship()));
+    let (script, mended) = (second(old_code.reads(&["check"])), second(new_code.reads(&["check"])));
+    let stage = Stage::new().await;
+    let (worker, old) = is_stuck(&stage, &script).await;
+    worker.stop().await.unwrap();
+
+    let worker = stage.work(&[&mended]);
+    worker.sagas.resolve(old, &Resolution::Retry, "ann", "mended").await.unwrap();
+
+    stage.completes(old).await;
+    assert_eq!(script.log.lines(), ["make up check"]);
+    assert_eq!(mended.log.lines(), ["make up check", "ship"]);
+    assert_eq!(log.lines(), ["checked 300"]);
+}
+
+#[tokio::test]
+async fn what_an_operator_makes_up_is_not_undone() {
+    let log = Log::default();
+    let script =
+        second(cannot_be_checked().tx("ship", notes_check(&log, 1)).reads(&["check"]).tx("mail", rejects("no")));
+    let stage = Stage::new().await;
+    let (worker, old) = is_stuck(&stage, &script).await;
+
+    let skip = refusal(worker.sagas.resolve(old, &Resolution::Skip, "ann", "why not").await);
+    worker.sagas.resolve(old, &Resolution::Supply(json(&7)), "ann", "asked the bank").await.unwrap();
+
+    assert!(skip.contains("`ship` reads what `check` returns"), "{skip}");
+    stage.is_compensated(old).await;
+    assert_eq!(log.lines(), ["checked 7"]);
+    assert_eq!(script.log.lines(), ["make up check", "ship", "mail", "undo approval", "undo reserve"]);
+}
+
+#[tokio::test]
+async fn a_saga_can_do_without_what_cannot_be_made_up() {
+    let script = second(cannot_be_checked().tx("ship", rejects("no")));
+    let stage = Stage::new().await;
+    let (worker, old) = is_stuck(&stage, &script).await;
+
+    worker.sagas.resolve(old, &Resolution::Skip, "ann", "nobody needs it").await.unwrap();
+
+    stage.is_compensated(old).await;
+    assert_eq!(script.log.lines(), ["make up check", "ship", "undo approval", "undo reserve"]);
+}
+
+#[tokio::test]
+async fn a_saga_for_which_nothing_can_be_made_up_can_be_undone() {
+    let script = second(cannot_be_checked().tx("ship", ok()).reads(&["check"]));
+    let stage = Stage::new().await;
+    let (worker, old) = is_stuck(&stage, &script).await;
+
+    let plan = worker.sagas.plan(old).await.unwrap();
+    worker.sagas.resolve(old, &Resolution::Cancel, "ann", "").await.unwrap();
+
+    stage.is_compensated(old).await;
+    assert_eq!(script.log.lines(), ["make up check", "undo reserve"]);
+    let planned: Vec<_> = plan.rounds.iter().flatten().map(|undo| &*undo.step).collect();
+    assert_eq!((&planned[..], plan.not_undone.len()), (&["reserve"][..], 0));
 }
 
 #[tokio::test]

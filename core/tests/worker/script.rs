@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use amends::memory::MemoryTx;
 use amends::{
-    Call, Capability, Compensation, Data, Definition, Json, RetryPolicy, Step, StepError, StepFuture, StepKind,
-    StepResult, Steps, reject,
+    Call, Capability, Compensation, Data, Definition, Json, Probe, ProbeFuture, RetryPolicy, Step, StepError,
+    StepFuture, StepKind, StepResult, Steps, reject,
 };
 use tokio::sync::Semaphore;
 
@@ -40,12 +40,14 @@ pub(crate) struct Script {
     pub(crate) log: Log,
     forward: Vec<Body>,
     undo: HashMap<usize, Body>,
+    /// What lets each probe through, and what it finds.
+    probe: HashMap<usize, (Arc<Semaphore>, Json)>,
 }
 
 impl Script {
     pub(crate) fn new() -> Self {
         let definition = Definition::new("script".into(), 1, Vec::new().into());
-        Self { definition, log: Log::default(), forward: Vec::new(), undo: HashMap::new() }
+        Self { definition, log: Log::default(), forward: Vec::new(), undo: HashMap::new(), probe: HashMap::new() }
     }
 
     pub(crate) fn named(mut self, name: &'static str) -> Self {
@@ -116,6 +118,13 @@ impl Script {
         });
         self
     }
+
+    /// A probe that waits until the test lets it through, and then finds that the step happened.
+    pub(crate) fn probe(mut self, gate: &Arc<Semaphore>, found: Json, timeout: Duration) -> Self {
+        self.probe.insert(self.forward.len() - 1, (Arc::clone(gate), found));
+        self.last().probe = Some(Probe { name: "find_out".into(), retry: RetryPolicy::STEP, timeout });
+        self
+    }
 }
 
 impl Steps<MemoryTx> for Script {
@@ -127,6 +136,15 @@ impl Steps<MemoryTx> for Script {
     fn compensate<'a>(&'a self, step: usize, capability: Capability<'a, MemoryTx>, data: Data) -> StepFuture<'a> {
         self.log.push(format!("undo {}", self.definition.steps[step].name));
         self.undo[&step](capability, data)
+    }
+
+    fn probe<'a>(&'a self, step: usize, _: &'a Call, _: Data) -> ProbeFuture<'a> {
+        self.log.push(format!("probe {}", self.definition.steps[step].name));
+        let (gate, found) = &self.probe[&step];
+        Box::pin(async move {
+            gate.acquire().await.unwrap().forget();
+            Ok(Some(found.clone()))
+        })
     }
 }
 

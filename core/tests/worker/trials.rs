@@ -1,12 +1,14 @@
 //! What a body may do wrong: fail, take too long, panic.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends::event::{Cause, Event, Outcome, ParkReason};
-use amends::{Status, StepKind};
-use tokio::time::Instant;
+use amends::{Json, Status, StepKind};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep};
 
-use crate::script::{Script, answers, body, fails, fails_first, hangs, ok, rejects, takes};
+use crate::script::{Script, answers, body, fails, fails_first, hangs, ok, rejects, takes, waits_for};
 use crate::stage::{Stage, until};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -158,4 +160,33 @@ async fn a_compensation_that_gives_up_parks_the_saga() {
     assert_eq!(stage.rests(saga).await, Status::Parked);
     assert_eq!(script.log.count("undo charge"), 3);
     assert_eq!(stage.parked(saga).await, Some(ParkReason::CompensationStuck { step: "charge".into() }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_not_tried_again_while_somebody_finds_out_whether_it_happened() {
+    let (refusal, answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let script = Script::new()
+        .call("charge", fails_first(1, ok()))
+        .retry(3, MINUTE)
+        .undo_output(StepKind::Call, ok())
+        .probe(&answer, Json::encode(&7).unwrap(), 10 * MINUTE)
+        .call("pay", takes(MINUTE / 3))
+        .after(&[])
+        .pivot()
+        .call("check", waits_for(&refusal, rejects()))
+        .after(&[]);
+    let stage = Stage::new();
+    let (_worker, saga) = stage.play(&script).await;
+    until(|| script.log.count("charge") == 1).await;
+
+    // It goes back and asks; then it is past its pivot and goes on, and the pause before the next attempt ends.
+    refusal.add_permits(1);
+    until(|| script.log.count("probe charge") == 1).await;
+    sleep(2 * MINUTE).await;
+    answer.add_permits(1);
+
+    assert_eq!(stage.rests(saga).await, Status::Parked);
+    assert_eq!(stage.parked(saga).await, Some(ParkReason::ForwardStuck { step: "check".into() }));
+    assert_eq!(stage.state(saga).await.output("charge", None), Some(&Json::encode(&7).unwrap()));
+    assert_eq!(script.log.count("charge"), 1);
 }
