@@ -18,6 +18,8 @@ pub const LAG_SECONDS: &str = "amends_outbox_lag_seconds";
 pub const HELD: &str = "amends_outbox_held";
 /// Keys that wait for an operator, by `lane`.
 pub const PARKED: &str = "amends_outbox_parked";
+/// Partitions of the database that were old enough to be dropped.
+pub const PARTITIONS_DROPPED: &str = "amends_partitions_dropped_total";
 /// Messages that a consumer has handled, by `consumer` and `result`.
 pub const HANDLED: &str = "amends_consumer_handled_total";
 /// Replies to requests of sagas, by `result`: `appended`, `ended`, or `unknown` and `malformed`, which become dead letters;

@@ -7,7 +7,7 @@ mod explored;
 mod services;
 
 use amends::{Ended, Message, Request, StepResult, saga};
-use amends_postgres::{Outbox, StepTx};
+use amends_postgres::{Barrier, StepTx};
 use amends_relay::{Handler, HandlerError, Incoming};
 use serde::{Deserialize, Serialize};
 use services::{AnyResult, Services};
@@ -68,13 +68,14 @@ async fn set_state(tx: &mut StepTx, order: i64, state: &str) -> StepResult<()> {
     Ok(())
 }
 
-/// The other service: it takes the credit and answers in one transaction, once for each message.
+/// The other service: behind the barrier it takes the credit and answers in one transaction, once for each request.
 struct Customers;
 
 #[async_trait::async_trait]
 impl Handler for Customers {
     async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        let Some(ask) = message.read::<ReserveCredit>()? else { return Ok(()) };
+        let Some(work) = message.through(Barrier::new("customers"), tx).await? else { return Ok(()) };
+        let Some(ask) = message.read::<ReserveCredit>()? else { return work.reject(tx, "unknown_request", "").await };
         let left: Option<i64> = sqlx::query_scalar(
             "update customer set credit = credit - $2 where name = $1 and credit >= $2 returning credit",
         )
@@ -82,12 +83,13 @@ impl Handler for Customers {
         .bind(ask.cents)
         .fetch_optional(&mut *tx)
         .await?;
-        let answer = match left {
-            Some(left) => message.reply(&CreditReserved { left })?,
-            None => message.reject("credit_limit_exceeded", format!("{} cannot pay {}", ask.customer, ask.cents))?,
-        };
-        Outbox::publish_all(tx, answer.as_slice()).await?;
-        Ok(())
+        match left {
+            Some(left) => work.reply(tx, &CreditReserved { left }).await,
+            None => {
+                let why = format!("{} cannot pay {}", ask.customer, ask.cents);
+                work.reject(tx, "credit_limit_exceeded", &why).await
+            }
+        }
     }
 }
 

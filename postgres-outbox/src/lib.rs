@@ -14,6 +14,7 @@
 //! # }
 //! ```
 
+mod barrier;
 mod bounded;
 mod claim;
 mod columns;
@@ -27,6 +28,7 @@ mod lock;
 mod outbox;
 mod partitions;
 mod reply;
+mod retention;
 mod schedule;
 pub mod schema;
 mod start;
@@ -38,10 +40,12 @@ mod tx;
 mod workers;
 mod writer;
 
+pub use barrier::{Barrier, Passage};
 #[cfg(feature = "testing")]
 pub use hook::set_hook;
 pub use inbox::Inbox;
 pub use outbox::Outbox;
 pub use reply::{Delivered, deliver_reply};
+pub use retention::{Retained, Retention};
 pub use store::PgStore;
 pub use tx::StepTx;

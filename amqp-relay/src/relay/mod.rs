@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering as Atomic};
 use std::time::Duration;
 
 use amends_postgres::cursor::Lane;
+use amends_postgres::{Retained, Retention};
 use sqlx::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -81,6 +82,8 @@ pub struct RelayOptions {
     pub most_attempts: i32,
     /// How often it looks for messages when there are none. 100 ms.
     pub poll: Duration,
+    /// How long things are kept in the database; `None` keeps them for ever, or leaves it to another process.
+    pub retention: Option<Retention>,
 }
 
 impl Default for RelayOptions {
@@ -100,12 +103,16 @@ impl Default for RelayOptions {
             confirm_deadline: Duration::from_secs(30),
             most_attempts: 10,
             poll: Duration::from_millis(100),
+            retention: Some(Retention::default()),
         }
     }
 }
 
 /// Waves on so many channels overlap: while one waits for its last confirms, others are on their way.
 const CHANNELS: usize = 4;
+
+/// Partitions are made ahead, and old ones dropped, this often; two relays that meet do it once.
+const RETAIN_EVERY: Duration = Duration::from_mins(10);
 
 /// The longest pause before a new connection is tried.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -124,7 +131,33 @@ impl Relay {
     /// Runs until `shutdown`, through every failure of the broker and of the database: it backs off, connects anew and
     /// goes on from the cursor. What had no confirm by then is published again.
     pub async fn run(&self, shutdown: CancellationToken) {
-        tokio::join!(self.publish(&shutdown), self.deliver_replies(&shutdown));
+        tokio::join!(self.publish(&shutdown), self.deliver_replies(&shutdown), self.retain(&shutdown));
+    }
+
+    /// Every relay does it, one after another and at once: to drop what is gone does no harm.
+    async fn retain(&self, shutdown: &CancellationToken) {
+        loop {
+            tokio::select! {
+                () = sleep(RETAIN_EVERY.mul_f64(jitter())) => {}
+                () = shutdown.cancelled() => return,
+            }
+            // In a task of its own: what is under way in the database is never cancelled.
+            let (pool, retention) = (self.pool.clone(), self.options.retention);
+            let retained = tokio::spawn(async move {
+                Retention::make_ahead(&pool).await?;
+                match retention {
+                    Some(retention) => retention.apply(&pool).await,
+                    None => Ok(Retained::default()),
+                }
+            });
+            match retained.await {
+                Ok(Ok(retained)) => {
+                    metrics::counter!(telemetry::PARTITIONS_DROPPED).increment(retained.dropped.len() as u64);
+                }
+                Ok(Err(error)) => tracing::warn!(%error, "cannot drop what is old now; trying again later"),
+                Err(panic) => tracing::error!(%panic, "dropping what is old panicked; that is a bug of amends"),
+            }
+        }
     }
 
     /// On a connection of its own: a broker that blocks its publishers does not block replies.

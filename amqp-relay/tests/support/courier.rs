@@ -8,7 +8,7 @@ use amends::{
     Begin, Capability, Compensation, Data, Definition, Json, Message, OutboxMessage, RetryPolicy, SagaId, Sagas, Step,
     StepError, StepFuture, StepKind, StepResult, Steps, WorkerOptions, reject,
 };
-use amends_postgres::{Outbox, PgStore, StepTx};
+use amends_postgres::{Barrier, PgStore, StepTx};
 use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -43,12 +43,6 @@ pub struct Shipped {
 #[derive(Debug, Serialize, Deserialize, Message)]
 #[message(name = "parcel.recall")]
 pub struct Recall {
-    pub order: i64,
-}
-
-#[derive(Debug, Serialize, Deserialize, Message)]
-#[message(name = "parcel.recalled")]
-pub struct Recalled {
     pub order: i64,
 }
 
@@ -119,29 +113,24 @@ impl Steps<StepTx> for Delivery {
     }
 }
 
-/// Does what it is asked to once for a key, and answers every time.
+/// Does what it is asked to once for a key, undoes only what it did, and answers every time.
 pub struct Courier;
 
 #[async_trait]
 impl Handler for Courier {
     async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        let key = message.idempotency_key.as_deref();
-        let reply = if let Some(ship) = message.read::<Ship>()? {
-            if ship.kilograms > 30 {
-                message.reject("too_heavy", "30 kg at most")?
-            } else {
-                let insert = "insert into parcel (key, id) values ($1, $2) on conflict do nothing";
-                sqlx::query(insert).bind(key).bind(ship.order).execute(&mut *tx).await?;
-                message.reply(&Shipped { tracking: format!("T-{}", ship.order) })?
-            }
-        } else if let Some(Recall { order }) = message.read()? {
-            sqlx::query("delete from parcel where id = $1").bind(order).execute(&mut *tx).await?;
-            message.reply(&Recalled { order })?
-        } else {
-            None
-        };
-        Outbox::publish_all(tx, reply.as_slice()).await?;
-        Ok(())
+        let Some(work) = message.through(Barrier::new("courier"), tx).await? else { return Ok(()) };
+        if work.is_undo() {
+            sqlx::query("delete from parcel where key = $1").bind(work.key()).execute(&mut *tx).await?;
+            return work.undone(tx).await;
+        }
+        let Some(ship) = message.read::<Ship>()? else { return work.reject(tx, "unknown", "").await };
+        if ship.kilograms > 30 {
+            return work.reject(tx, "too_heavy", "30 kg at most").await;
+        }
+        let insert = "insert into parcel (key, id) values ($1, $2)";
+        sqlx::query(insert).bind(work.key()).bind(ship.order).execute(&mut *tx).await?;
+        work.reply(tx, &Shipped { tracking: format!("T-{}", ship.order) }).await
     }
 }
 

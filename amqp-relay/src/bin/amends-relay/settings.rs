@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use amends_postgres::Retention;
 use amends_relay::{AmqpUrl, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Topology};
 use clap::Args;
 use figment::Figment;
@@ -51,6 +52,9 @@ pub(crate) struct Flags {
     lease_seconds: Option<u64>,
 }
 
+/// In seconds.
+const DAY: u64 = 86_400;
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
@@ -75,12 +79,21 @@ pub(crate) struct Settings {
     confirm_seconds: u64,
     most_attempts: i32,
     poll_millis: u64,
+    /// Nothing is dropped or deleted.
+    keep_all: bool,
+    keep_outbox_days: u64,
+    keep_sagas_days: u64,
+    keep_keys_days: u64,
+    keep_inbox_days: u64,
+    keep_barrier_days: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let options = RelayOptions::default();
         let replies = ReplyQueue::default();
+        let retention = Retention::default();
+        let days = |age: Duration| age.as_secs() / DAY;
         Self {
             database_url: None,
             amqp_url: None,
@@ -100,6 +113,12 @@ impl Default for Settings {
             confirm_seconds: options.confirm_deadline.as_secs(),
             most_attempts: options.most_attempts,
             poll_millis: options.poll.as_millis() as u64,
+            keep_all: false,
+            keep_outbox_days: days(retention.outbox),
+            keep_sagas_days: days(retention.sagas),
+            keep_keys_days: days(retention.keys),
+            keep_inbox_days: days(retention.inbox),
+            keep_barrier_days: days(retention.barrier),
         }
     }
 }
@@ -182,6 +201,18 @@ impl Settings {
             confirm_deadline: Duration::from_secs(self.confirm_seconds),
             most_attempts: self.most_attempts,
             poll: Duration::from_millis(self.poll_millis),
+            retention: (!self.keep_all).then(|| self.retention()),
+        }
+    }
+
+    fn retention(&self) -> Retention {
+        let days = |days: u64| Duration::from_secs(days.saturating_mul(DAY));
+        Retention {
+            outbox: days(self.keep_outbox_days),
+            sagas: days(self.keep_sagas_days),
+            keys: days(self.keep_keys_days),
+            inbox: days(self.keep_inbox_days),
+            barrier: days(self.keep_barrier_days),
         }
     }
 }

@@ -1,0 +1,177 @@
+//! What is old enough goes, and nothing else, while others write.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use std::time::Duration;
+
+use amends::store::{Append, Head, NewSaga};
+use amends::{Definition, Event, Json, Outcome, SagaId, Status, Step, StepKind, Store, WorkerId};
+use amends_postgres::cursor::Lane;
+use amends_postgres::testing::TestDatabase;
+use amends_postgres::{Inbox, PgStore, Retention};
+use sqlx::{AssertSqlSafe, Executor, PgPool};
+use uuid::Uuid;
+
+/// Nothing is too young.
+const NOW: Retention = Retention {
+    outbox: Duration::ZERO,
+    sagas: Duration::ZERO,
+    keys: Duration::ZERO,
+    inbox: Duration::ZERO,
+    barrier: Duration::ZERO,
+};
+
+async fn tables(pool: &PgPool, like: &str) -> Vec<String> {
+    let query = "select relname from pg_class where relkind = 'r' and relnamespace = 'amends'::regnamespace
+        and relname ~ $1 order by relname";
+    sqlx::query_scalar(query).bind(like).fetch_all(pool).await.unwrap()
+}
+
+async fn publish(pool: &PgPool, count: usize) {
+    let insert = format!(
+        "insert into amends.outbox (id, topic, name, payload) select gen_random_uuid(), 't', 'n', '' from generate_series(1, {count})"
+    );
+    pool.execute(AssertSqlSafe(insert)).await.unwrap();
+}
+
+/// The next message gets this place.
+async fn go_to(pool: &PgPool, seq: i64) {
+    sqlx::query("select setval('amends.outbox_seq', $1, false)").bind(seq).execute(pool).await.unwrap();
+}
+
+/// A relay reads and settles all there is.
+async fn drain(pool: &PgPool) {
+    let lease = Duration::from_secs(10);
+    let mut lane = Lane::acquire(pool, 0, Uuid::now_v7(), "relay", lease).await.unwrap().unwrap();
+    for _ in 0..4 {
+        let page = lane.read(1000).await.unwrap();
+        lane.settle(&page, &[]).await.unwrap();
+    }
+    lane.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_partition_of_the_outbox_goes_when_all_of_it_is_published() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    publish(pool, 10).await;
+    go_to(pool, 1_000_000).await;
+    publish(pool, 10).await;
+
+    let kept = NOW.apply(pool).await.unwrap();
+    assert_eq!(kept.kept, [("outbox_0".to_owned(), "not all of it is published".to_owned())]);
+
+    drain(pool).await;
+    let week = Retention { outbox: Duration::from_hours(168), ..NOW };
+    assert_eq!(week.apply(pool).await.unwrap().kept, [("outbox_0".to_owned(), "it is not old enough".to_owned())]);
+    assert_eq!(NOW.apply(pool).await.unwrap().dropped, ["outbox_0"]);
+    assert!(tables(pool, "^outbox_0$").await.is_empty());
+    assert!(!tables(pool, "^outbox_1$").await.is_empty(), "the newest is written to");
+}
+
+#[tokio::test]
+async fn an_open_transaction_keeps_its_partition_and_holds_up_nobody() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    publish(pool, 1).await;
+    let mut open = pool.begin().await.unwrap();
+    open.execute("insert into amends.outbox (id, topic, name, payload) values (gen_random_uuid(), 't', 'late', '')")
+        .await
+        .unwrap();
+    go_to(pool, 1_000_000).await;
+    drain(pool).await;
+
+    let began = tokio::time::Instant::now();
+    assert_eq!(NOW.apply(pool).await.unwrap().kept, [("outbox_0".to_owned(), "it is in use".to_owned())]);
+    assert!(began.elapsed() < Duration::from_secs(5));
+    publish(pool, 1).await;
+    open.commit().await.unwrap();
+
+    assert_eq!(NOW.apply(pool).await.unwrap().kept, [("outbox_0".to_owned(), "not all of it is published".to_owned())]);
+    drain(pool).await;
+    assert_eq!(NOW.apply(pool).await.unwrap().dropped, ["outbox_0"]);
+}
+
+#[tokio::test]
+async fn what_a_slow_lane_has_not_read_is_kept() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    publish(pool, 1).await;
+    pool.execute(
+        "insert into amends.outbox (id, lane, topic, name, payload) values (gen_random_uuid(), 1, 't', 'n', '')",
+    )
+    .await
+    .unwrap();
+    go_to(pool, 1_000_000).await;
+    drain(pool).await;
+
+    assert_eq!(NOW.apply(pool).await.unwrap().kept, [("outbox_0".to_owned(), "not all of it is published".to_owned())]);
+}
+
+/// A week long ago, with a partition of its own.
+const OLD_WEEK: &str = "
+    create table amends.saga_20200106 partition of amends.saga
+        for values from (amends.uuid_floor('2020-01-06Z')) to (amends.uuid_floor('2020-01-13Z'));
+    create table amends.journal_20200106 partition of amends.journal
+        for values from (amends.uuid_floor('2020-01-06Z')) to (amends.uuid_floor('2020-01-13Z'));
+    create table amends.inbox_20200106 partition of amends.inbox
+        for values from (amends.uuid_floor('2020-01-06Z')) to (amends.uuid_floor('2020-01-13Z'))";
+
+async fn old_id(pool: &PgPool, number: i32) -> Uuid {
+    let query = "select (left(amends.uuid_floor('2020-01-07Z')::text, 24) || lpad($1::text, 12, '0'))::uuid";
+    sqlx::query_scalar(query).bind(number).fetch_one(pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_week_of_sagas_goes_with_its_journals_when_all_have_ended() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    pool.execute(OLD_WEEK).await.unwrap();
+    let store = PgStore::new(pool.clone());
+    let definition = Definition::new("old".into(), 1, vec![Step::new("a".into(), StepKind::Call)].into());
+    for number in 1..=2 {
+        let id = SagaId(old_id(pool, number).await);
+        let key = Some(format!("order {number}"));
+        store.start(NewSaga { id, key, ..NewSaga::new(&definition, Json::null()) }, None).await.unwrap();
+    }
+    end(&store, SagaId(old_id(pool, 1).await)).await;
+
+    assert_eq!(NOW.apply(pool).await.unwrap().kept, [("20200106".to_owned(), "not all of it has ended".to_owned())]);
+    end(&store, SagaId(old_id(pool, 2).await)).await;
+    let quarter = Retention { sagas: Duration::from_hours(90 * 24), ..NOW };
+    assert_eq!(quarter.apply(pool).await.unwrap().kept, [("20200106".to_owned(), "it is not old enough".to_owned())]);
+    let gone = NOW.apply(pool).await.unwrap();
+
+    assert_eq!(gone.dropped, ["20200106", "20200106"], "the sagas, and the inbox");
+    assert!(tables(pool, "20200106").await.is_empty());
+    let again = NewSaga { key: Some("order 1".into()), ..NewSaga::new(&definition, Json::null()) };
+    let id = again.id;
+    assert_eq!(store.start(again, None).await.unwrap().id(), id, "its key has gone too");
+}
+
+async fn end(store: &PgStore, saga: SagaId) {
+    let events = vec![Event::Ended { outcome: Outcome::Completed, output: None }];
+    let head = Some(Head { status: Status::Completed, wake_in: None, release: true, parked: None });
+    store.append(Append { head, ..Append::new(saga, 1, WorkerId::new(), 0, events) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_inbox_forgets_what_is_old_and_keeps_what_was_handled_lately() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    pool.execute(OLD_WEEK).await.unwrap();
+    let mut conn = pool.acquire().await.unwrap();
+    let old = old_id(pool, 1).await.to_string();
+    for id in [old.as_str(), "of another producer"] {
+        assert!(Inbox::insert(&mut conn, "warehouse", id).await.unwrap());
+    }
+    let month = Retention { inbox: Duration::from_hours(30 * 24), ..NOW };
+    let kept = month.apply(pool).await.unwrap();
+    assert!(kept.kept.contains(&("20200106".to_owned(), "it is not old enough".to_owned())), "{kept:?}");
+    conn.execute("update amends.inbox set handled_at = handled_at - interval '31 days'").await.unwrap();
+
+    let gone = month.apply(pool).await.unwrap();
+
+    assert_eq!(gone.deleted, 1, "the one whose id tells no time");
+    assert!(tables(pool, "inbox_20200106").await.is_empty());
+    assert!(Inbox::insert(&mut conn, "warehouse", &old).await.unwrap());
+}
