@@ -113,6 +113,37 @@ async fn a_claim_that_is_full_does_not_touch_a_lower_priority() {
 }
 
 #[tokio::test]
+async fn a_claim_leaves_alone_what_another_worker_drives() {
+    let database = TestDatabase::create().await;
+    let store = PgStore::new(database.pool().clone());
+    let saga = store.start(new_saga(Priority::Normal, None), None).await.unwrap().id();
+    let mine = claim(10);
+    assert_eq!(store.claim(mine.clone()).await.unwrap().len(), 1);
+    let child = owned(&store).await;
+    let ends = Append { wakes: Some(saga), ..append(child, 1, Some(head(Status::Completed, None, true))) };
+    assert!(done(store.append(ends).await));
+    assert!(is_due(database.pool(), saga).await);
+
+    let others = Claim { hints: vec![saga], sweep: true, ..claim(10) };
+    assert!(store.claim(others).await.unwrap().is_empty());
+    assert_eq!(store.claim(mine).await.unwrap().len(), 1, "its owner is told");
+}
+
+#[tokio::test]
+async fn a_claim_does_not_wait_for_a_saga_that_somebody_else_has_locked() {
+    let database = TestDatabase::create().await;
+    let store = PgStore::new(database.pool().clone());
+    for _ in 0..3 {
+        store.start(new_saga(Priority::Normal, None), None).await.unwrap();
+    }
+    let mut open = database.pool().begin().await.unwrap();
+    sqlx::query("select from amends.saga order by id limit 1 for update").execute(&mut *open).await.unwrap();
+
+    let claimed = tokio::time::timeout(Duration::from_secs(10), store.claim(claim(10))).await;
+    assert_eq!(claimed.expect("it takes the others at once").unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_child_is_there_if_and_only_if_its_append_is() {
     let database = TestDatabase::create().await;
     let store = PgStore::new(database.pool().clone());
@@ -194,6 +225,22 @@ async fn what_was_made_due_from_outside_stays_due_until_it_has_ended() {
         .await
         .unwrap();
     assert!(ended, "both have ended and stay so");
+}
+
+#[tokio::test]
+async fn what_was_made_due_from_outside_stays_due_when_its_owner_gives_it_back() {
+    let database = TestDatabase::create().await;
+    let store = PgStore::new(database.pool().clone());
+    let saga = store.start(new_saga(Priority::Normal, None), None).await.unwrap().id();
+    let claim = claim(10);
+    assert_eq!(store.claim(claim.clone()).await.unwrap().len(), 1);
+    let child = owned(&store).await;
+    let ends = Append { wakes: Some(saga), ..append(child, 1, Some(head(Status::Completed, None, true))) };
+    assert!(done(store.append(ends).await));
+
+    store.release(claim.worker, &[(saga, Some(Duration::from_hours(1)))]).await.unwrap();
+
+    assert!(is_due(database.pool(), saga).await);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use amends::store::{Append, Appended, Head, NewSaga, Started};
+use amends::store::{Append, Appended, Head, NewSaga, Started, WorkerStore};
 use amends::{
     Definition, Error, Event, Json, MessageId, OutboxMessage, SagaId, Status, StepTransaction, Store, StoreError,
     WorkerId,
@@ -179,6 +179,20 @@ async fn an_interrupted_transaction_can_never_commit() {
     let answer = tx.commit(append(saga, 1, WorkerId::new(), 0)).await;
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     assert_eq!(count(database.pool(), "select count(*) from amends.journal").await, 0);
+}
+
+#[tokio::test]
+async fn a_worker_whose_lease_has_run_out_cannot_renew_it() {
+    let database = TestDatabase::create().await;
+    let store = PgStore::new(database.pool().clone());
+    let worker = WorkerId::new();
+    store.register(worker, "it", SOON).await.unwrap();
+    store.heartbeat(worker, SOON).await.unwrap();
+
+    sqlx::query("update amends.worker set expires_at = clock_timestamp()").execute(database.pool()).await.unwrap();
+
+    let renewed = store.heartbeat(worker, SOON).await;
+    assert!(matches!(renewed, Err(StoreError::WorkerLost)), "others may have adopted its sagas: {renewed:?}");
 }
 
 #[tokio::test]
