@@ -49,11 +49,12 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
 
 /// A mutant that is caught by tests which fail anyway is worth nothing.
 fn healthy(lab: &Lab<'_>, claim: &Claim) -> Result<()> {
-    eprint!("{:<40}", format!("without: {}", claim.target.join(" ")));
-    let build = lab.build(claim)?;
-    let built = build.map_err(|log| Error::failed(format!("{claim} does not compile; see {}", log.display())))?;
+    eprint!("{:<60}", format!("without: {}", claim.target.join(" ")));
+    let Some(build) = lab.build(claim)? else {
+        return Err(Error::failed(format!("without any mutant, `{claim}` {}", trial::NO_COMPILE)));
+    };
     let (tested, time) = lab.test(claim, PATIENCE)?;
-    eprintln!("build {:6.1} s, tests {:6.1} s", built.as_secs_f64(), time.as_secs_f64());
+    eprintln!("build {:6.1} s, tests {:6.1} s", build.as_secs_f64(), time.as_secs_f64());
     match tested {
         Tested::Passed(tests) => match claim.filters.iter().find(|filter| !tests.iter().any(|it| it.contains(*filter)))
         {
@@ -73,14 +74,11 @@ fn attempt<'a>(tree: &Tree, lab: &Lab<'_>, mutant: &'a Mutant) -> Result<Vec<Row
 }
 
 fn challenge<'a>(lab: &Lab<'_>, mutant: &'a Mutant, claim: &'a Claim) -> Result<Row<'a>> {
-    eprint!("{:<40}", mutant.name);
-    let build = match lab.build(claim)? {
-        Ok(time) => time,
-        Err(log) => {
-            let why = format!("does not compile; see {}", log.display());
-            eprintln!("{why}");
-            return Ok(Row { mutant, claim, caught: Err(why), build: Duration::ZERO, tests: Duration::ZERO });
-        }
+    eprint!("{:<60}", format!("{}: {}", mutant.name, claim.layer));
+    let Some(build) = lab.build(claim)? else {
+        eprintln!("{}", trial::NO_COMPILE);
+        let caught = Err(trial::NO_COMPILE.to_owned());
+        return Ok(Row { mutant, claim, caught, build: Duration::ZERO, tests: Duration::ZERO });
     };
     let (tested, tests) = lab.test(claim, mutant.hangs_after.unwrap_or(PATIENCE))?;
     let caught = match tested {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,6 +13,9 @@ use super::tree::{self, Tree};
 use crate::error::{Error, Result};
 use crate::services::{self, Urls};
 use crate::workspace;
+
+/// What is said of code that does not compile, which nothing has caught.
+pub(crate) const NO_COMPILE: &str = "does not compile; see target/mutants/build.log";
 
 /// Where tests are run: a worktree, a folder of build output, and the servers.
 #[derive(Debug)]
@@ -28,8 +31,8 @@ pub(crate) enum Tested {
     Passed(Vec<String>),
     /// Some failed; their names.
     Failed(Vec<String>),
-    /// Something else went wrong; where to read what.
-    Broke(PathBuf),
+    /// Something else went wrong.
+    Broke,
     /// They did not end in time and were killed.
     Hung,
 }
@@ -39,11 +42,10 @@ impl<'a> Lab<'a> {
         Self { tree, urls }
     }
 
-    /// How long it took to build the tests, or where to read why they do not compile.
-    pub(crate) fn build(&self, claim: &Claim) -> Result<std::result::Result<Duration, PathBuf>> {
-        let log = tree::folder().join("build.log");
-        let (status, time) = self.cargo(claim, &["--no-run"], &log, Duration::MAX)?;
-        Ok(if status.is_some_and(|status| status.success()) { Ok(time) } else { Err(log) })
+    /// Builds the tests, and says how long it took; `None` if they do not compile.
+    pub(crate) fn build(&self, claim: &Claim) -> Result<Option<Duration>> {
+        let (status, time) = self.cargo(claim, &["--no-run"], &tree::folder().join("build.log"), Duration::MAX)?;
+        Ok(status.is_some_and(|status| status.success()).then_some(time))
     }
 
     /// Runs tests that have been built, and says how long it took.
@@ -57,7 +59,7 @@ impl<'a> Lab<'a> {
         let tested = match status {
             None => Tested::Hung,
             Some(status) if status.success() => Tested::Passed(passed),
-            Some(_) if failed.is_empty() => Tested::Broke(log),
+            Some(_) if failed.is_empty() => Tested::Broke,
             Some(_) => Tested::Failed(failed),
         };
         Ok((tested, time))
@@ -68,7 +70,7 @@ impl<'a> Lab<'a> {
         &self,
         claim: &Claim,
         args: &[&str],
-        log: &PathBuf,
+        log: &Path,
         limit: Duration,
     ) -> Result<(Option<ExitStatus>, Duration)> {
         let output = File::create(log).map_err(Error::io(format!("write {}", log.display())))?;
@@ -119,8 +121,8 @@ impl fmt::Display for Tested {
         match self {
             Self::Passed(tests) => write!(f, "passes {} tests", tests.len()),
             Self::Failed(tests) => write!(f, "fails {}", tests.join(", ")),
-            Self::Broke(log) => write!(f, "ends without a verdict; see {}", log.display()),
-            Self::Hung => write!(f, "does not end"),
+            Self::Broke => f.write_str("ends without a verdict; see target/mutants/test.log"),
+            Self::Hung => f.write_str("does not end"),
         }
     }
 }
