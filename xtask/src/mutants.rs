@@ -56,8 +56,7 @@ fn healthy(lab: &Lab<'_>, claim: &Claim) -> Result<()> {
     let (tested, time) = lab.test(claim, PATIENCE)?;
     eprintln!("build {:6.1} s, tests {:6.1} s", build.as_secs_f64(), time.as_secs_f64());
     match tested {
-        Tested::Passed(tests) => match claim.filters.iter().find(|filter| !tests.iter().any(|it| it.contains(*filter)))
-        {
+        Tested::Passed(tests) => match claim.missing(&tests) {
             Some(filter) => Err(Error::failed(format!("there is no test `{filter}`: {claim}"))),
             None => Ok(()),
         },
@@ -82,7 +81,10 @@ fn challenge<'a>(lab: &Lab<'_>, mutant: &'a Mutant, claim: &'a Claim) -> Result<
     };
     let (tested, tests) = lab.test(claim, mutant.hangs_after.unwrap_or(PATIENCE))?;
     let caught = match tested {
-        Tested::Failed(tests) => Ok(tests.join(", ")),
+        Tested::Failed(tests) => match claim.missing(&tests) {
+            Some(filter) => Err(format!("passes `{filter}`")),
+            None => Ok(tests.join(", ")),
+        },
         Tested::Hung if mutant.hangs_after.is_some() => Ok(format!("a timeout of {} s", tests.as_secs())),
         other => Err(other.to_string()),
     };

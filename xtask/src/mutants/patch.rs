@@ -42,7 +42,7 @@ pub(crate) struct Claim {
     pub(crate) layer: &'static str,
     /// The options of `cargo test` that choose a test binary.
     pub(crate) target: Vec<String>,
-    /// Parts of the names of tests.
+    /// Parts of the names of tests; each of them must fail.
     pub(crate) filters: Vec<String>,
 }
 
@@ -121,6 +121,14 @@ fn claim(layer: &'static str, command: &str) -> Option<Claim> {
         }
     }
     (!target.is_empty() && !filters.is_empty()).then_some(Claim { layer, target, filters })
+}
+
+impl Claim {
+    /// A test that it names and that is not among these.
+    pub(crate) fn missing(&self, tests: &[String]) -> Option<&str> {
+        let is_missing = |filter: &&String| !tests.iter().any(|test| test.contains(*filter));
+        self.filters.iter().find(is_missing).map(String::as_str)
+    }
 }
 
 impl fmt::Display for Claim {
