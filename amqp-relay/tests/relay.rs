@@ -138,14 +138,16 @@ async fn a_standby_takes_over_from_a_relay_that_died_and_nothing_is_lost() {
 async fn what_a_relay_had_read_when_it_died_is_published_by_the_next_one() {
     let mut world = World::create().await;
     let queue = world.queue("all", &["#"]);
-    write_at_once(&world, 5000).await;
-    let first = world.relay(world.options(vec![queue.clone()]));
-    let mut got = world.drain(&queue, 100).await;
+    write_at_once(&world, 1000).await;
+    // One page, of which the first relay has published a part when it dies.
+    let options = amends_relay::RelayOptions { wave: 5, ..world.options(vec![queue.clone()]) };
+    let first = world.relay(options);
+    let mut got = world.drain(&queue, 20).await;
     first.die().await;
 
     let second = world.relay(world.options(vec![queue.clone()]));
 
-    world.drain_into(&mut got, &queue, 5000).await;
+    world.drain_into(&mut got, &queue, 1000).await;
     assert_order_per_key(&got);
     second.stop().await;
     world.clean_up().await;
