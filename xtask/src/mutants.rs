@@ -30,6 +30,7 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
     let tree = Tree::make()?;
     let lab = Lab::new(&tree, &urls);
 
+    all_apply(&tree, &mutants)?;
     let claims = mutants.iter().flat_map(|mutant| &mutant.claims);
     for claim in patch::merge(claims) {
         healthy(&lab, &claim)?;
@@ -45,6 +46,18 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
     eprintln!("{count} mutants in {:.0?}, of which {healthy:.0?} without any", start.elapsed());
     let alive: Vec<_> = rows.iter().filter(|row| row.caught.is_err()).map(|row| row.mutant.name.as_str()).collect();
     if alive.is_empty() { Ok(()) } else { Err(Error::failed(format!("not caught: {}", alive.join(", ")))) }
+}
+
+/// Said of all at once, before anything is built.
+fn all_apply(tree: &Tree, mutants: &[Mutant]) -> Result<()> {
+    let mut stale = Vec::new();
+    for mutant in mutants {
+        if !tree.takes(mutant)? {
+            stale.push(mutant.name.as_str());
+        }
+    }
+    let stale = stale.join(", ");
+    if stale.is_empty() { Ok(()) } else { Err(Error::failed(format!("do not apply and must be made anew: {stale}"))) }
 }
 
 /// A mutant that is caught by tests which fail anyway is worth nothing.

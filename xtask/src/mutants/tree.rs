@@ -63,11 +63,16 @@ impl Tree {
         Ok(shell)
     }
 
+    /// Whether the bug can still be seeded: the code around it may have changed.
+    pub(crate) fn takes(&self, mutant: &Mutant) -> Result<bool> {
+        let (shell, file) = (self.shell()?, &mutant.file);
+        Ok(cmd!(shell, "git apply --check {file}").quiet().ignore_stderr().run().is_ok())
+    }
+
     /// Seeds the bug.
     pub(crate) fn apply(&self, mutant: &Mutant) -> Result<()> {
         let (shell, file) = (self.shell()?, &mutant.file);
-        let applied = cmd!(shell, "git apply {file}").quiet().run();
-        applied.map_err(|_| Error::failed(format!("{} does not apply: make it anew", file.display())))
+        Ok(cmd!(shell, "git apply {file}").quiet().run()?)
     }
 
     /// Makes the worktree what is committed.
