@@ -13,6 +13,7 @@ use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use sqlx::{PgConnection, PgPool};
 use support::{World, publish, until};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +119,47 @@ async fn a_handler_that_fails_is_tried_again_and_leaves_no_trace_of_its_failures
     let order: Vec<String> =
         sqlx::query_scalar("select text from ledger order by position").fetch_all(world.pool()).await.unwrap();
     assert_eq!(order, ["a", "b", "c"], "those behind a failing one do not overtake it");
+    consumer.stop().await;
+    world.clean_up().await;
+}
+
+/// Has done its work, and does not come to its commit.
+struct Stuck {
+    at_work: Arc<Notify>,
+}
+
+#[async_trait]
+impl Handler for Stuck {
+    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
+        Ledger { failures: Arc::default() }.handle(tx, message).await?;
+        self.at_work.notify_one();
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_consumer_dies_before_its_commit_is_handled_by_another() {
+    let mut world = with_ledger().await;
+    let queue = world.queue("ledger", &["#"]);
+    let at_work = Arc::new(Notify::new());
+    // It ends as a process does: with everything in it, between two of its moments.
+    let process = tokio::runtime::Runtime::new().unwrap();
+    process.spawn({
+        let (url, queue, at_work) = (world.database.url().to_owned(), queue.clone(), Arc::clone(&at_work));
+        async move {
+            let pool = PgPool::connect(&url).await.unwrap();
+            let consumer = Consumer::new(pool, World::url(), ConsumerOptions::new("ledger", queue), Stuck { at_work });
+            consumer.run(CancellationToken::new()).await;
+        }
+    });
+    world.until_consumed(&queue.name).await;
+    send(&world, "1", "one").await;
+    at_work.notified().await;
+
+    process.shutdown_background();
+
+    let consumer = Consuming::start(world.pool(), &queue, 0);
+    until(world.pool(), "select count(*) = 1 from ledger").await;
     consumer.stop().await;
     world.clean_up().await;
 }

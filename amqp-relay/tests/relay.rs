@@ -5,7 +5,7 @@
 mod support;
 
 use lapin::options::{ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
+use lapin::types::{AMQPValue, FieldTable};
 use support::{World, assert_order_per_key, publish, until};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,6 +72,31 @@ async fn a_returned_message_is_held_and_its_key_waits_while_others_flow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_which_a_queue_has_no_room_is_held_and_comes_in_order_once_there_is() {
+    let mut world = World::create().await;
+    let narrow = world.queue("narrow", &["#"]);
+    let relay = world.relay(world.options(Vec::new()));
+    until(world.pool(), "select exists (select from amends.cursor where epoch > 0)").await;
+    // A full queue of this kind is what a broker says nack for.
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let (channel, queue) = (&world.channel, narrow.name.as_str());
+    channel.queue_declare(queue.into(), QueueDeclareOptions::default(), arguments).await.unwrap();
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(queue.into(), world.name.as_str().into(), "#".into(), options, arguments).await.unwrap();
+
+    publish(world.pool(), "thing.happened", "a", 1..=4).await;
+
+    until(world.pool(), "select exists (select from amends.held_message where reason like '%nack%')").await;
+    let got = world.drain(&narrow, 4).await;
+    assert_eq!(got.iter().map(|message| message.key().1).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    until(world.pool(), "select count(*) = 0 from amends.held_message").await;
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_refused_too_often_is_parked_with_those_behind_it() {
     let mut world = World::create().await;
     let queue = world.queue("good", &["good.*"]);
@@ -110,6 +135,25 @@ async fn a_standby_takes_over_from_a_relay_that_died_and_nothing_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_relay_had_read_when_it_died_is_published_by_the_next_one() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    write_at_once(&world, 1000).await;
+    // One page, of which the first relay has published a part when it dies.
+    let options = amends_relay::RelayOptions { wave: 5, ..world.options(vec![queue.clone()]) };
+    let first = world.relay(options);
+    let mut got = world.drain(&queue, 20).await;
+    first.die().await;
+
+    let second = world.relay(world.options(vec![queue.clone()]));
+
+    world.drain_into(&mut got, &queue, 1000).await;
+    assert_order_per_key(&got);
+    second.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_exchange_is_declared_again_and_nothing_is_lost() {
     let mut world = World::create().await;
     let queue = world.queue("all", &["#"]);
@@ -142,18 +186,24 @@ async fn a_topic_that_amqp_cannot_carry_is_held_alone() {
 async fn what_was_written_while_no_relay_ran_is_published_in_order() {
     let mut world = World::create().await;
     let queue = world.queue("all", &["#"]);
-    sqlx::query(
-        "insert into amends.outbox (id, key, topic, name, payload)
-         select gen_random_uuid(), 'k' || i % 50, 't', 't', convert_to('k' || i % 50 || ':' || i / 50 + 1, 'UTF8')
-         from generate_series(0, 9999) i",
-    )
-    .execute(world.pool())
-    .await
-    .unwrap();
+    write_at_once(&world, 10_000).await;
     let relay = world.relay(world.options(vec![queue.clone()]));
     let got = world.drain(&queue, 10_000).await;
     assert_eq!(got.len(), 10_000);
     assert_order_per_key(&got);
     relay.stop().await;
     world.clean_up().await;
+}
+
+/// So many messages of fifty keys, in one transaction.
+async fn write_at_once(world: &World, messages: i32) {
+    sqlx::query(
+        "insert into amends.outbox (id, key, topic, name, payload)
+         select gen_random_uuid(), 'k' || i % 50, 't', 't', convert_to('k' || i % 50 || ':' || i / 50 + 1, 'UTF8')
+         from generate_series(0, $1 - 1) i",
+    )
+    .bind(messages)
+    .execute(world.pool())
+    .await
+    .unwrap();
 }

@@ -345,7 +345,8 @@ pub enum Appended {
 pub struct Claim {
     /// The worker.
     pub worker: WorkerId,
-    /// Names and versions that it can run.
+    /// Names and versions that it can run. Where there is not room for all that are due, the first of them come first within a
+    /// priority; a worker shuffles them, so that a backlog of one kind does not stop the others.
     pub registered: Vec<(String, u32)>,
     /// At most so many, of all kinds.
     pub limit: usize,

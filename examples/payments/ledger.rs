@@ -91,3 +91,29 @@ pub(crate) async fn refund(pool: &PgPool, key: &str) -> sqlx::Result<()> {
 fn is_declined(card: &str) -> bool {
     card.ends_with('0')
 }
+
+#[cfg(test)]
+mod tests {
+    use amends_postgres::testing::TestDatabase;
+    use sqlx::Executor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_charge_that_comes_after_its_refund_takes_no_money() {
+        let database = TestDatabase::create_empty().await;
+        let pool = database.pool();
+        pool.execute(include_str!("schema.sql")).await.unwrap();
+        pool.execute("insert into account (id, cents) values ('anna', 100)").await.unwrap();
+        let late = Charge { reference: uuid::Uuid::nil(), account: "anna".into(), cents: 30, card: "1".into() };
+
+        refund(pool, "key").await.unwrap();
+        assert_eq!(charge(pool, "key", &late).await.unwrap(), Verdict::Undone);
+        assert_eq!(charge(pool, "another", &late).await.unwrap(), Verdict::Charged { cents: 30 });
+        refund(pool, "another").await.unwrap();
+        assert_eq!(charge(pool, "another", &late).await.unwrap(), Verdict::Undone);
+
+        let cents: i64 = sqlx::query_scalar("select cents from account").fetch_one(pool).await.unwrap();
+        assert_eq!(cents, 100);
+    }
+}

@@ -37,14 +37,15 @@ impl Mark {
 /// at the next one, and locks its rows, only if the limit is not reached.
 const CLAIM: &str = concat!(
     "with registered as (
-        select name, version, name = any($10) as bounded from unnest($2::text[], $3::int[]) as r(name, version)
+        select name, version, turn, name = any($10) as bounded
+        from unnest($2::text[], $3::int[]) with ordinality as r(name, version, turn)
     ), nudged as (
         update amends.saga set wake_at = now() + interval '5 seconds'
         where owner = $1 and (wake_at <= now() or ($8 and id <> all($9) and ended_at is null)) returning *
     ), undo as (
         select d.id from (
             select * from registered cross join (values (1::smallint), (0::smallint), (-1::smallint)) as p(priority)
-            order by priority desc
+            order by priority desc, turn
         ) l cross join lateral (
             select s.id from amends.saga s
             where s.name = l.name and s.version = l.version and s.status = 'compensating' and s.priority = l.priority
@@ -61,7 +62,7 @@ const CLAIM: &str = concat!(
     ), forward as (
         select d.id from (
             select * from registered cross join (values (1::smallint), (0::smallint), (-1::smallint)) as p(priority)
-            where not bounded order by priority desc
+            where not bounded order by priority desc, turn
         ) l cross join lateral (
             select s.id from amends.saga s
             where s.name = l.name and s.version = l.version and s.status = 'running' and s.priority = l.priority

@@ -216,6 +216,23 @@ async fn a_relay_that_lost_its_lane_moves_nothing() {
 }
 
 #[tokio::test]
+async fn a_relay_that_has_its_lane_again_does_not_move_it_by_what_it_read_before() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    commit_one(pool, "a").await;
+    let relay = Uuid::now_v7();
+    let take = || async { Lane::acquire(pool, 0, relay, "test", LEASE).await.unwrap().unwrap() };
+    let mut before = take().await;
+    let page = before.read(10).await.unwrap();
+
+    let mut again = take().await;
+
+    assert!(matches!(before.settle(&page, &[]).await, Err(LaneError::Lost)));
+    assert!(matches!(before.renew().await, Err(LaneError::Lost)));
+    assert_eq!(read_and_settle(&mut again, 10).await, ["a"]);
+}
+
+#[tokio::test]
 async fn after_a_restore_into_another_cluster_everything_retained_is_published_again() {
     let database = TestDatabase::create().await;
     let pool = database.pool();

@@ -3,6 +3,7 @@
 mod binary;
 mod checks;
 mod error;
+mod mutants;
 mod services;
 mod workspace;
 
@@ -45,6 +46,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Seed bugs in a copy of what is committed, and see that the tests catch each of them.
+    ///
+    /// A mutant is a patch in `xtask/mutants`, whose header says which tests must catch it. They run on real servers, in a
+    /// worktree under `target/mutants` that goes away at the end, also at Ctrl-C. Exits with 1 if a mutant survives.
+    Mutants {
+        /// Only those whose names contain one of these.
+        names: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -63,5 +72,6 @@ fn run(command: &Command) -> Result<()> {
         Command::Test { args } => checks::run(args),
         Command::Demo { args } => binary::run("demo", args),
         Command::Bench { args } => binary::run("bench", args),
+        Command::Mutants { names } => mutants::run(names),
     }
 }

@@ -76,7 +76,7 @@ impl Definition {
         let alternates = self.alternates();
         for alternate in &alternates {
             let name = |i: usize| &self.steps[i].name;
-            let (step, end) = (alternate.step, alternate.path.last().copied().unwrap_or(alternate.step));
+            let (step, end) = (alternate.step, alternate.end);
             if end <= step || alternate.path.iter().any(|i| alternate.primary.contains(i)) {
                 return Err(format!(
                     "the alternate of `{}` stands behind it and comes after none of its path",
@@ -89,7 +89,7 @@ impl Definition {
                     name(end)
                 ));
             }
-            if alternates.iter().any(|other| other.step != step && other.path.last() == Some(&end)) {
+            if alternates.iter().any(|other| other.step != step && other.end == end) {
                 return Err(format!("`{}` is the alternate of two steps; write one for each", name(end)));
             }
             let both = alternate.primary.iter().chain(&alternate.path);

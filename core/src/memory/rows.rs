@@ -161,7 +161,8 @@ impl Rows {
             .filter(|row| row.owner.is_none() && is_due(row, now) && is_registered(row, claim))
             .filter(|row| matches!(row.status, Status::Compensating | Status::Running))
             .collect();
-        due.sort_by_key(|row| (row.status == Status::Running, Reverse(row.saga.priority), row.wake_at));
+        let turn = |row: &SagaRow| claim.registered.iter().position(|(name, version)| is_of(row, name, *version));
+        due.sort_by_key(|row| (row.status == Status::Running, Reverse(row.saga.priority), turn(row), row.wake_at));
         for row in due {
             let limit = if row.status == Status::Running { room.0.min(room.1) } else { room.0 };
             let places = places.get_mut(&row.saga.name).filter(|_| row.status == Status::Running);
@@ -323,7 +324,11 @@ fn is_due(row: &SagaRow, now: DateTime<Utc>) -> bool {
 }
 
 fn is_registered(row: &SagaRow, claim: &Claim) -> bool {
-    claim.registered.iter().any(|(name, version)| *name == row.saga.name && *version == row.saga.version)
+    claim.registered.iter().any(|(name, version)| is_of(row, name, *version))
+}
+
+fn is_of(row: &SagaRow, name: &str, version: u32) -> bool {
+    row.saga.name == name && row.saga.version == version
 }
 
 /// The earlier saga, if it may be taken for the one that is to be started with the same key.

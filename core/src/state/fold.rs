@@ -25,6 +25,9 @@ impl State {
                 self.step(step).be_done(Forward::Skipped { attempt: *attempt, adopted_at, seq, at }, seq, at);
             }
             Event::Rejected { step, attempt, rejection } => self.reject(step, *attempt, rejection, at),
+            // A late answer to an earlier attempt came before this was recorded; what follows from it may have begun.
+            Event::Failed { step, .. } | Event::Probed { step, .. } if self.has_succeeded(step) => {}
+            Event::CompensationFailed { step, .. } if self.is_undone(step) => {}
             Event::Failed { step, failure } => {
                 let record = self.step(step);
                 record.error = Some(failure.error.clone());
@@ -52,11 +55,8 @@ impl State {
                 self.fans.entry(step.clone()).or_insert(Fan { seq, at, items });
             }
             Event::Probed { step, output } => {
-                let record = self.step(step);
-                record.probe = Undo::Done;
+                self.step(step).probe = Undo::Done;
                 match output {
-                    // A late answer said so while it was being found out; what follows from that may have begun.
-                    _ if matches!(record.forward, Forward::Succeeded { .. }) => {}
                     Some(output) => {
                         self.succeed(step, output, at);
                         // Nothing has been undone yet, and if this was all that had failed, nothing needs to be.
@@ -97,6 +97,14 @@ impl State {
             Event::Unknown(_) => self.foreign = true,
             _ => self.apply_from_outside(event, at),
         }
+    }
+
+    fn has_succeeded(&self, step: &str) -> bool {
+        self.named(step).is_some_and(|record| matches!(record.forward, Forward::Succeeded { .. }))
+    }
+
+    fn is_undone(&self, step: &str) -> bool {
+        self.named(step).is_some_and(|record| record.undo == Undo::Done)
     }
 
     pub(super) fn succeed(&mut self, step: &str, output: &Json, at: DateTime<Utc>) {

@@ -123,9 +123,11 @@ async fn claim<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, pace: &mut
     let free = crew.permits.available_permits();
     let limit = free.min(crew.options.batch);
     let sweep = pace.is_sweep(now);
+    let mut registered: Vec<_> = crew.kinds.keys().cloned().collect();
+    fastrand::shuffle(&mut registered);
     let mut claim = Claim {
         worker: crew.worker,
-        registered: crew.kinds.keys().cloned().collect(),
+        registered,
         limit,
         forward_limit: free.saturating_sub(crew.options.reserved_for_compensation()).min(limit),
         bounds: crew.bounds.clone(),

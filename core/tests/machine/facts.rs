@@ -127,6 +127,10 @@ impl Oracle {
                 self.set(node, Fate::Skipped { definite: self.is_definite(node, *attempt) });
             }
             Event::Rejected { step, attempt, .. } => self.reject(self.node(step), *attempt),
+            // A late answer was faster.
+            Event::Failed { step, .. } | Event::Probed { step, .. }
+                if self.facts(self.node(step)).fate == Fate::Succeeded => {}
+            Event::CompensationFailed { step, .. } if self.facts(self.node(step)).undo == UndoFate::Done => {}
             Event::Failed { step, failure } => {
                 let node = self.node(step);
                 self.facts_mut(node).started = true;
@@ -155,9 +159,7 @@ impl Oracle {
             }
             Event::Probed { step, output } => {
                 let node = self.node(step);
-                if self.facts(node).fate == Fate::Succeeded {
-                    // A late answer said so already.
-                } else if output.is_some() {
+                if output.is_some() {
                     self.set(node, Fate::Succeeded);
                     self.forgive(node);
                 } else {

@@ -7,8 +7,7 @@ use fastrand::Rng;
 
 /// Steps `s0`, `s1`, … with random edges, kinds, options, compensations, pivots, savepoints and alternates.
 pub(crate) fn random(rng: &mut Rng, steps: usize) -> Definition {
-    let mut growth =
-        Growth { density: rng.f64() / 2.0, rng, steps: Vec::new(), most: steps, alternates: 0, instead: 0 };
+    let mut growth = Growth { density: rng.f64() / 2.0, rng, steps: Vec::new(), most: steps, alternates: 0 };
     growth.alternates = growth.rng.usize(0..4);
     while growth.room() > 0 {
         let (visible, alternates) = ((0..growth.steps.len()).collect(), growth.alternates);
@@ -53,8 +52,6 @@ struct Growth<'a> {
     most: usize,
     /// How many more steps may have an alternate.
     alternates: usize,
-    /// On so many alternates at once; there no savepoint has an alternate of its own.
-    instead: u32,
 }
 
 impl Growth<'_> {
@@ -92,7 +89,7 @@ impl Growth<'_> {
     fn fork(&mut self, visible: &[usize], outer: Option<usize>, room: usize) -> Vec<usize> {
         let mut seen = Vec::new();
         let savepoint = match outer {
-            Some(outer) if room == 2 || self.instead > 0 || self.rng.bool() => outer,
+            Some(outer) if room == 2 || self.rng.bool() => outer,
             _ => {
                 let step = self.plain(visible, outer);
                 self.steps[step].savepoint = true;
@@ -106,9 +103,7 @@ impl Growth<'_> {
         let chain = 1 + self.rng.usize(0..2);
         for _ in 0..chain {
             if self.steps.len() < limit {
-                self.instead += 1;
                 let other = self.path(savepoint, limit - self.steps.len());
-                self.instead -= 1;
                 self.steps[end].alternate = Some(other);
                 end = other;
             }

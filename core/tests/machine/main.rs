@@ -106,7 +106,7 @@ fn after(events: Vec<Event>) -> State {
 }
 
 #[test]
-fn what_a_late_answer_said_holds_whatever_a_probe_finds_that_had_been_sent_before() {
+fn what_a_late_answer_said_holds_whatever_became_of_a_later_attempt_or_of_a_probe() {
     let step = || "s0".to_owned();
     let said = || {
         let answer = Answer::Done(Json::encode(&7).unwrap());
@@ -117,11 +117,23 @@ fn what_a_late_answer_said_holds_whatever_a_probe_finds_that_had_been_sent_befor
     };
     let since = after(said()).failing_since;
     assert!(since.is_some());
-    for found in [None, Some(Json::encode(&8).unwrap())] {
-        let state = after(said().into_iter().chain([Event::Probed { step: step(), output: found }]).collect());
+    let found = [None, Some(Json::encode(&8).unwrap())].map(|output| Event::Probed { step: step(), output });
+    let failed = [None, Some(5)].map(|retry_in| Event::Failed { step: step(), failure: worker::failure(2, retry_in) });
+    for later in found.into_iter().chain(failed) {
+        let state = after(said().into_iter().chain([later]).collect());
         assert_eq!(state.output("s0", None), Some(&Json::encode(&7).unwrap()));
         assert_eq!(state.failing_since, since, "it goes back, as before");
     }
+}
+
+#[test]
+fn what_a_late_answer_said_was_undone_is_not_undone_again() {
+    let step = || "s0".to_owned();
+    let failed = |attempt| Event::CompensationFailed { step: step(), failure: worker::failure(attempt, Some(5)) };
+    let answer = Answer::Done(Json::null());
+    let replied = Event::Replied { id: Uuid::nil(), step: step(), undo: true, attempt: 1, answer };
+    let state = after(vec![failed(1), replied, failed(2)]);
+    assert_eq!(state.record("s0", None).map(|record| &record.undo), Some(&amends::state::Undo::Done));
 }
 
 proptest! {

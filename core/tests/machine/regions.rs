@@ -16,7 +16,7 @@ pub(crate) struct Region {
     pub(crate) step: usize,
     /// What is given up when it fails: also whatever was tried inside it.
     pub(crate) primary: Set,
-    /// What is taken then.
+    /// What is taken then: also whatever may be tried inside it.
     pub(crate) path: Set,
 }
 
@@ -42,13 +42,17 @@ pub(crate) fn regions(definition: &Definition) -> Vec<Region> {
         regions.push(Region { step, primary, path });
     }
     // Until nothing more is tried inside any of them.
-    let size = |regions: &[Region]| regions.iter().map(|region| region.primary.count_ones()).sum::<u32>();
+    let size = |it: &Region| it.primary.count_ones() + it.path.count_ones();
+    let size = |regions: &[Region]| regions.iter().map(size).sum::<u32>();
     loop {
         let before = size(&regions);
         for outer in 0..regions.len() {
             for inner in 0..regions.len() {
                 if outer != inner && regions[outer].primary & bit(regions[inner].step) != 0 {
                     regions[outer].primary |= regions[inner].primary | regions[inner].path;
+                }
+                if outer != inner && regions[outer].path & bit(regions[inner].step) != 0 {
+                    regions[outer].path |= regions[inner].path;
                 }
             }
         }

@@ -44,7 +44,9 @@ impl History {
                     let waits = |it: &&Flight| {
                         matches!(self.recorded(it.node).map(|it| &it.forward), Some(Forward::Waiting(_)))
                     };
-                    self.oracle.check_concurrency(step, flying.filter(|it| !waits(it)).count());
+                    // It could not even be begun, which is only not recorded yet.
+                    let is_over = |it: &&Flight| matches!(it.event, Some(Event::Failed { .. }));
+                    self.oracle.check_concurrency(step, flying.filter(|it| !waits(it) && !is_over(it)).count());
                 }
             }
         }

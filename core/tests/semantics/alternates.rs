@@ -139,6 +139,64 @@ async fn an_alternate_may_have_an_alternate() {
     assert_eq!(log.lines(), ["pay for seat 12"]);
 }
 
+/// hold, a savepoint → fly, or else → walk, a savepoint → train → or else bus, → sleep; then pay.
+fn nested(bus: Body, sleep: Body, pay: Body) -> Script {
+    Script::new()
+        .tx("hold", ok())
+        .undo(ok())
+        .savepoint()
+        .call("fly", rejects("fog"))
+        .alternate(5)
+        .call("walk", ok())
+        .undo(ok())
+        .savepoint()
+        .after(&["hold"])
+        .call("train", rejects("strike"))
+        .alternate(4)
+        .call("bus", bus)
+        .undo(ok())
+        .after(&["walk"])
+        .call("sleep", sleep)
+        .undo(ok())
+        .after(&["train"])
+        .tx("pay", pay)
+        .after(&["fly"])
+}
+
+#[tokio::test]
+async fn a_path_that_is_taken_instead_may_have_a_savepoint_and_an_alternate_of_its_own() {
+    let script = nested(ok(), ok(), ok());
+    let stage = Stage::new().await;
+
+    let (_worker, saga) = stage.play(&script).await;
+
+    stage.completes(saga).await;
+    assert_eq!(script.log.lines(), ["hold", "fly", "walk", "train", "bus", "sleep", "pay"]);
+}
+
+#[tokio::test]
+async fn all_that_was_taken_instead_is_undone_in_reverse_order() {
+    let stage = Stage::new().await;
+    let (bus, sleep, pay) = (
+        nested(rejects("snow"), ok(), ok()),
+        nested(ok(), rejects("full"), ok()).called("sleep"),
+        nested(ok(), ok(), rejects("broke")).called("pay"),
+    );
+    let _worker = stage.work(&[&bus, &sleep, &pay]);
+
+    for script in [&bus, &sleep, &pay] {
+        let saga = stage.start(script).await;
+        stage.is_compensated(saga).await;
+    }
+
+    let undone =
+        |script: &Script| script.log.lines().into_iter().skip_while(|line| !line.starts_with("undo")).collect();
+    let (bus, sleep, pay): (Vec<_>, Vec<_>, Vec<_>) = (undone(&bus), undone(&sleep), undone(&pay));
+    assert_eq!(bus, ["undo walk", "undo hold"]);
+    assert_eq!(sleep, ["undo bus", "undo walk", "undo hold"]);
+    assert_eq!(pay, ["undo sleep", "undo bus", "undo walk", "undo hold"]);
+}
+
 #[tokio::test]
 async fn when_the_last_alternate_fails_everything_is_undone() {
     let log = Log::default();

@@ -5,20 +5,16 @@ use crate::model::Saga;
 use crate::sink::Sink;
 
 /// Two paths from one savepoint: the second is taken if the first fails.
+#[derive(Clone)]
 pub(super) struct Alternate {
     /// The step in which the first path ends.
     pub(super) step: usize,
     /// The first path, with the alternates that are inside it.
     pub(super) primary: Vec<usize>,
-    /// The second path; it is not empty.
-    path: Vec<usize>,
-}
-
-impl Alternate {
     /// The step in which the second path ends.
-    pub(super) fn end(&self) -> usize {
-        self.path.last().copied().unwrap_or(self.step)
-    }
+    pub(super) end: usize,
+    /// The second path, with the alternates that are inside it.
+    path: Vec<usize>,
 }
 
 /// Which step is the alternate of each, as far as they are sound.
@@ -53,11 +49,15 @@ pub(super) fn alternates(
     let known = sink.len();
     let pairs = ends.iter().enumerate().filter_map(|(step, end)| Some((step, (*end)?)));
     let mut alternates: Vec<_> = pairs.map(|(step, end)| alternate(saga, before, step, end)).collect();
-    for outer in 0..alternates.len() {
-        for inner in 0..outer {
-            if alternates[outer].primary.contains(&alternates[inner].step) {
-                let tried: Vec<_> = alternates[inner].primary.iter().chain(&alternates[inner].path).copied().collect();
-                alternates[outer].primary.extend(tried);
+    for _ in 0..alternates.len() {
+        for inner in alternates.clone() {
+            for outer in alternates.iter_mut().filter(|outer| outer.step != inner.step) {
+                if outer.primary.contains(&inner.step) {
+                    take_in(&mut outer.primary, inner.primary.iter().chain(&inner.path));
+                }
+                if outer.path.contains(&inner.step) {
+                    take_in(&mut outer.path, inner.path.iter());
+                }
             }
         }
     }
@@ -73,12 +73,18 @@ fn alternate(saga: &Saga, before: &[Vec<bool>], step: usize, end: usize) -> Alte
     let is_behind = |i: usize| savepoint.is_some_and(|savepoint| before[i][savepoint]);
     let primary = ancestors(step).filter(|&i| is_behind(i)).chain([step]).collect();
     let path = ancestors(end).filter(|&i| i != step && !before[step][i]).chain([end]).collect();
-    Alternate { step, primary, path }
+    Alternate { step, primary, end, path }
+}
+
+fn take_in<'a>(path: &mut Vec<usize>, tried: impl Iterator<Item = &'a usize>) {
+    path.extend(tried);
+    path.sort_unstable();
+    path.dedup();
 }
 
 fn check(saga: &Saga, alternate: &Alternate, after: &[Vec<usize>], before: &[Vec<bool>], sink: &mut Sink) {
     let name = |step: usize| saga.steps[step].body.name();
-    let (step, end) = (alternate.step, alternate.end());
+    let (step, end) = (alternate.step, alternate.end);
     // The first of the path: what it comes after was written there, or should have been.
     let first = alternate.path.iter().find(|&&it| after[it].iter().any(|before| alternate.primary.contains(before)));
     if let Some(&first) = first.filter(|_| alternate.primary.iter().any(|&i| before[end][i])) {

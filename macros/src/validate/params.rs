@@ -75,7 +75,7 @@ impl Scope<'_> {
             Some(Source::Step(earlier)) if self.ancestors[earlier] => {
                 if let Some(given_up) = self.given_up(earlier) {
                     let stands = self.saga.steps[given_up.step].body.name();
-                    let instead = self.saga.steps[given_up.end()].body.name();
+                    let instead = self.saga.steps[given_up.end].body.name();
                     sink.at(
                         name.span(),
                         format!("`{name}` may have been given up for `{instead}`; receive `{stands}`, which stands for either"),

@@ -47,6 +47,24 @@ pub(crate) async fn only_what_is_due_and_nobodys_is_claimed<B: Backend>() {
     assert!(stage.claim(Claim { sweep: true, ..claim(100) }).await.is_empty(), "it is somebody's now");
 }
 
+/// A worker names them in another order each time, so that a backlog of one does not stop the other.
+pub(crate) async fn of_two_kinds_the_one_that_is_named_first_comes_first<B: Backend>() {
+    let stage = Stage::<B>::open().await;
+    for name in [SHOP, "other"] {
+        for _ in 0..3 {
+            stage.start(saga(name)).await;
+        }
+    }
+    let registered = |names: [&str; 2]| names.map(|name| (name.to_owned(), 1)).to_vec();
+
+    let others = stage.claim(Claim { registered: registered(["other", SHOP]), ..claim(2) }).await;
+    let shops = stage.claim(Claim { registered: registered([SHOP, "other"]), ..claim(2) }).await;
+
+    assert!(others.iter().all(|loaded| loaded.name == "other"), "{others:?}");
+    assert!(shops.iter().all(|loaded| loaded.name == SHOP), "{shops:?}");
+    assert_eq!((others.len(), shops.len()), (2, 2));
+}
+
 pub(crate) async fn those_that_compensate_come_first_then_those_of_a_higher_priority<B: Backend>() {
     let stage = Stage::<B>::open().await;
     for priority in [Priority::Low, Priority::Normal, Priority::High, Priority::High, Priority::Low] {

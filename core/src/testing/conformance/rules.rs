@@ -48,6 +48,7 @@ macro_rules! __with_store_rules {
                 only_what_is_due_and_nobodys_is_claimed
                 those_that_compensate_come_first_then_those_of_a_higher_priority
                 of_one_kind_those_that_wait_longest_come_first
+                of_two_kinds_the_one_that_is_named_first_comes_first
                 a_claim_takes_no_more_than_its_limits
                 a_claim_that_is_full_does_not_hold_up_another
                 only_registered_names_and_versions_are_claimed

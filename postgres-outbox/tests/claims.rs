@@ -1,5 +1,7 @@
-//! Bounds on real PostgreSQL: workers that claim at the same moment.
+//! Claims on real PostgreSQL: what others do at the same moment.
 #![allow(clippy::unwrap_used, missing_docs)]
+
+use std::time::Duration;
 
 use amends::store::{Claim, NewSaga, WorkerStore};
 use amends::{Definition, Json, Step, StepKind, Store, WorkerId};
@@ -45,4 +47,21 @@ async fn claims_at_the_same_moment_together_take_no_more_than_the_bound() {
         let rest = stores[0].claim(claim(&definition)).await.unwrap().len();
         assert_eq!(taken + rest, MOST as usize, "what the others left is taken, and no more");
     }
+}
+
+#[tokio::test]
+async fn a_claim_does_not_wait_for_a_saga_that_somebody_else_has_locked() {
+    let database = TestDatabase::create().await;
+    let store = PgStore::new(database.pool().clone());
+    let definition = Definition { concurrency: None, ..definition("wide".to_owned()) };
+    for _ in 0..3 {
+        store.start(NewSaga::new(&definition, Json::null()), None).await.unwrap();
+    }
+    let mut open = database.pool().begin().await.unwrap();
+    sqlx::query("select from amends.saga order by id limit 1 for update").execute(&mut *open).await.unwrap();
+
+    let wanted = Claim { bounds: Vec::new(), ..claim(&definition) };
+    let claimed = tokio::time::timeout(Duration::from_secs(10), store.claim(wanted)).await;
+
+    assert_eq!(claimed.expect("it takes the others at once").unwrap().len(), 2);
 }
