@@ -33,9 +33,10 @@ async fn publish(pool: &PgPool, count: usize) {
     pool.execute(AssertSqlSafe(insert)).await.unwrap();
 }
 
-/// The next message gets this place.
-async fn go_to(pool: &PgPool, seq: i64) {
-    sqlx::query("select setval('amends.outbox_seq', $1, false)").bind(seq).execute(pool).await.unwrap();
+/// The next message is the first of the next partition.
+async fn go_to_next_partition(pool: &PgPool) {
+    sqlx::query("select setval('amends.outbox_seq', 999999)").execute(pool).await.unwrap();
+    publish(pool, 1).await;
 }
 
 /// A relay reads and settles all there is.
@@ -54,8 +55,7 @@ async fn a_partition_of_the_outbox_goes_when_all_of_it_is_published() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     publish(pool, 10).await;
-    go_to(pool, 1_000_000).await;
-    publish(pool, 10).await;
+    go_to_next_partition(pool).await;
 
     let kept = NOW.apply(pool).await.unwrap();
     assert_eq!(kept.kept, [("outbox_0".to_owned(), "not all of it is published".to_owned())]);
@@ -77,7 +77,7 @@ async fn an_open_transaction_keeps_its_partition_and_holds_up_nobody() {
     open.execute("insert into amends.outbox (id, topic, name, payload) values (gen_random_uuid(), 't', 'late', '')")
         .await
         .unwrap();
-    go_to(pool, 1_000_000).await;
+    go_to_next_partition(pool).await;
     drain(pool).await;
 
     let began = tokio::time::Instant::now();
@@ -101,7 +101,7 @@ async fn what_a_slow_lane_has_not_read_is_kept() {
     )
     .await
     .unwrap();
-    go_to(pool, 1_000_000).await;
+    go_to_next_partition(pool).await;
     drain(pool).await;
 
     assert_eq!(NOW.apply(pool).await.unwrap().kept, [("outbox_0".to_owned(), "not all of it is published".to_owned())]);
@@ -141,7 +141,7 @@ async fn a_week_of_sagas_goes_with_its_journals_when_all_have_ended() {
     assert_eq!(quarter.apply(pool).await.unwrap().kept, [("20200106".to_owned(), "it is not old enough".to_owned())]);
     let gone = NOW.apply(pool).await.unwrap();
 
-    assert_eq!(gone.dropped, ["20200106", "20200106"], "the sagas, and the inbox");
+    assert_eq!(gone.dropped, ["20200106"]);
     assert!(tables(pool, "20200106").await.is_empty());
     let again = NewSaga { key: Some("order 1".into()), ..NewSaga::new(&definition, Json::null()) };
     let id = again.id;
