@@ -3,11 +3,12 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use amends::Message;
 use amends_postgres::testing::TestDatabase;
 use amends_relay::{Handler, HandlerError, Incoming, OUTCOME_HEADER};
 use sqlx::types::Json;
-use std::collections::BTreeMap;
 use support::courier::{self, Courier, Recall, Ship};
 
 const KEY: &str = "0192d4e0-0000-7000-8000-000000000001/ship";
@@ -33,6 +34,8 @@ fn recall() -> Incoming {
 
 struct Street(TestDatabase);
 
+type Row = (String, Json<BTreeMap<String, String>>, Vec<u8>);
+
 /// An answer: its type, what it belongs to, and what it says.
 type Answer = (String, String, String);
 
@@ -54,7 +57,7 @@ impl Street {
     }
 
     async fn answers(&self) -> Vec<Answer> {
-        let rows: Vec<(String, Json<BTreeMap<String, String>>, Vec<u8>)> =
+        let rows: Vec<Row> =
             sqlx::query_as("select name, headers, payload from amends.outbox where topic = 'home' order by seq")
                 .fetch_all(self.0.pool())
                 .await

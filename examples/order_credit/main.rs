@@ -83,13 +83,11 @@ impl Handler for Customers {
         .bind(ask.cents)
         .fetch_optional(&mut *tx)
         .await?;
-        match left {
-            Some(left) => work.reply(tx, &CreditReserved { left }).await,
-            None => {
-                let why = format!("{} cannot pay {}", ask.customer, ask.cents);
-                work.reject(tx, "credit_limit_exceeded", &why).await
-            }
-        }
+        let Some(left) = left else {
+            let why = format!("{} cannot pay {}", ask.customer, ask.cents);
+            return work.reject(tx, "credit_limit_exceeded", &why).await;
+        };
+        work.reply(tx, &CreditReserved { left }).await
     }
 }
 

@@ -242,7 +242,7 @@ impl<E: Environment> Explorer<E> {
         let saga = self.root.take().expect("say which saga: `.saga(…)`");
         let name = saga.name.clone();
         let root = Simulation::new(saga, DateTime::UNIX_EPOCH, self.faults, self.signals);
-        let began = self.stage.env.save().await;
+        let untouched = self.stage.env.save().await;
         let mut search = Search::new(&mut self.stage, &self.rules, self.budget);
         let begin = |search: &Search<'_, E>| {
             let mut root = root.clone();
@@ -253,7 +253,7 @@ impl<E: Environment> Explorer<E> {
             let mut path: Vec<u16> = replay.split('.').filter_map(|index| index.parse().ok()).collect();
             path.reverse();
             return Err(Box::new(
-                tell(&mut search, begin, &began, &name, Found { broken: String::new(), faults: 0, path }).await,
+                tell(&mut search, begin, &untouched, &name, Found { broken: String::new(), faults: 0, path }).await,
             ));
         }
         let start = begin(&search);
@@ -262,10 +262,10 @@ impl<E: Environment> Explorer<E> {
         let mut sampled = None;
         let mut found = found;
         if !done && found.is_none() {
-            let (samples, seed) = (runs / 4 + 1, seed());
+            let (walks, seed) = (runs / 4 + 1, seed());
             let mut random = fastrand::Rng::with_seed(seed);
-            for _ in 0..samples {
-                search.stage.env.restore(&began).await;
+            for _ in 0..walks {
+                search.stage.env.restore(&untouched).await;
                 let start = begin(&search);
                 let (broken, mut path, _) = search.walk(start, |moves| Some(random.usize(..moves))).await;
                 if let Some(broken) = broken {
@@ -274,10 +274,10 @@ impl<E: Environment> Explorer<E> {
                     break;
                 }
             }
-            sampled = Some((samples, seed));
+            sampled = Some((walks, seed));
         }
         if let Some(found) = found {
-            return Err(Box::new(tell(&mut search, begin, &began, &name, found).await));
+            return Err(Box::new(tell(&mut search, begin, &untouched, &name, found).await));
         }
         let never = self.stage.seen.missing(self.stage.kinds.iter().map(|kind| &*kind.definition));
         Ok(Report { saga: name, schedules, runs, states, sampled, never })
@@ -288,11 +288,11 @@ impl<E: Environment> Explorer<E> {
 async fn tell<E: Environment>(
     search: &mut Search<'_, E>,
     begin: impl Fn(&Search<'_, E>) -> Simulation,
-    began: &E::Saved,
+    untouched: &E::Saved,
     name: &str,
     found: Found,
 ) -> Violation {
-    search.stage.env.restore(began).await;
+    search.stage.env.restore(untouched).await;
     let mut start = begin(search);
     start.log = Log::reading();
     let mut path = found.path.iter().rev();
@@ -300,9 +300,8 @@ async fn tell<E: Environment>(
     let (lines, hints) = end.log.into_parts();
     let replay = walked.iter().map(u16::to_string).collect::<Vec<_>>().join(".");
     let broken = match (broken, found.broken) {
-        (Some(broken), _) => broken,
         (None, broken) if broken.is_empty() => "this schedule holds".to_owned(),
-        (None, broken) => broken,
+        (Some(broken), _) | (None, broken) => broken,
     };
     Violation { saga: name.to_owned(), broken, lines, hints, replay, faults: found.faults }
 }

@@ -20,6 +20,7 @@ impl Effect {
 }
 
 /// How many faults of each kind may still happen.
+#[expect(clippy::struct_field_names, reason = "each is called as its option is")]
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Faults {
     pub(super) rejections: u32,

@@ -50,7 +50,7 @@ struct Frame<S> {
 
 /// Where a move has led.
 enum Led {
-    On(Simulation, Vec<Move>),
+    On(Box<Simulation>, Vec<Move>),
     End(Behind),
 }
 
@@ -65,7 +65,7 @@ impl<'a, E: Environment> Search<'a, E> {
         let mut stack = Vec::new();
         match self.look(root).await {
             Led::End(behind) => return (behind.schedules, behind.found.map(|found| *found), true),
-            Led::On(simulation, moves) => stack.push(self.frame(simulation, moves, None).await),
+            Led::On(simulation, moves) => stack.push(self.frame(*simulation, moves, None).await),
         }
         while let Some(top) = stack.last_mut() {
             if top.next == top.moves.len() || self.budget.is_spent(self.runs, began) {
@@ -101,7 +101,7 @@ impl<'a, E: Environment> Search<'a, E> {
                         self.runs += 1;
                         known.clone()
                     } else {
-                        stack.push(self.frame(simulation, moves, digest).await);
+                        stack.push(self.frame(*simulation, moves, digest).await);
                         continue;
                     }
                 }
@@ -121,22 +121,17 @@ impl<'a, E: Environment> Search<'a, E> {
 
     /// Checks the moment, and what may happen next.
     async fn look(&mut self, simulation: Simulation) -> Led {
-        match self.broken(&simulation).await {
-            Some(broken) => {
-                self.runs += 1;
-                Led::End(Behind::broken(broken))
-            }
-            None => {
-                let moves = simulation.moves(self.stage);
-                if moves.is_empty() {
-                    self.runs += 1;
-                    let broken = self.broken_at_the_end(&simulation).await;
-                    Led::End(broken.map_or_else(Behind::end, Behind::broken))
-                } else {
-                    Led::On(simulation, moves)
-                }
-            }
+        if let Some(broken) = self.broken(&simulation).await {
+            self.runs += 1;
+            return Led::End(Behind::broken(broken));
         }
+        let moves = simulation.moves(self.stage);
+        if !moves.is_empty() {
+            return Led::On(Box::new(simulation), moves);
+        }
+        self.runs += 1;
+        let broken = self.broken_at_the_end(&simulation).await;
+        Led::End(broken.map_or_else(Behind::end, Behind::broken))
     }
 
     async fn broken(&mut self, simulation: &Simulation) -> Option<String> {

@@ -21,7 +21,7 @@ pub(super) struct Log(Option<Box<Lines>>);
 
 #[derive(Debug, Clone, Default)]
 struct Lines {
-    lines: Vec<String>,
+    told: Vec<String>,
     ran: BTreeSet<(usize, usize, Option<u32>, u8)>,
     hints: Vec<String>,
 }
@@ -51,7 +51,7 @@ impl Log {
 
     pub(super) fn line(&mut self, line: impl FnOnce() -> String) {
         if let Some(log) = &mut self.0 {
-            log.lines.push(line());
+            log.told.push(line());
         }
     }
 
@@ -82,10 +82,12 @@ impl Log {
             Phase::Undo => Some(UNDONE.to_owned()),
             Phase::Probe => None,
         };
-        hint.into_iter().for_each(|hint| log.hint(hint));
+        if let Some(hint) = hint {
+            log.hint(hint);
+        }
         log.ran.insert((saga, step, item, flight.phase as u8));
         let again = if again { " again" } else { "" };
-        log.lines.push(format!("{title} runs{again}: {}", verdict(ended)));
+        log.told.push(format!("{title} runs{again}: {}", verdict(ended)));
     }
 
     /// An attempt did not go as its body says.
@@ -101,7 +103,7 @@ impl Log {
             How::GiveUp => "fails for the last time",
             How::AsIs | How::Twice | How::DieBeforeCommit => return,
         };
-        log.lines.push(format!("{} {what}", title(stage, kind, flight)));
+        log.told.push(format!("{} {what}", title(stage, kind, flight)));
     }
 
     pub(super) fn rolled_back(&mut self) {
@@ -121,7 +123,7 @@ impl Log {
                 Event::Cancelled { .. } => "the saga that a step started is to be undone".to_owned(),
                 _ => continue,
             };
-            log.lines.push(if saga == 0 { line } else { format!("{line} (child {saga})") });
+            log.told.push(if saga == 0 { line } else { format!("{line} (child {saga})") });
         }
     }
 
@@ -132,7 +134,7 @@ impl Log {
         if log.hints.len() > 1 {
             log.hints.retain(|hint| hint != UNDONE);
         }
-        (log.lines, log.hints)
+        (log.told, log.hints)
     }
 }
 

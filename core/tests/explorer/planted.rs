@@ -45,14 +45,14 @@ fn check(explorer: Exploration, expected: &Expect) {
     expected.assert_eq(&violation(explorer).to_string());
 }
 
-fn violation(explorer: Exploration) -> Box<Violation> {
+fn violation(explorer: Exploration) -> Violation {
     let explorer = explorer
         .crashes(1)
         .unknown(1)
         .transient(1)
         .when_completed("700 are paid", |it| it.world.balance == -700)
         .when_compensated("nothing is paid", |it| it.world.balance == 0);
-    explorer.run().expect_err("there is a mistake in it")
+    *explorer.run().expect_err("there is a mistake in it")
 }
 
 struct RefundsTwice(Till);

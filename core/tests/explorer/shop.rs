@@ -1,6 +1,6 @@
 //! A world of fakes: each takes effect once for a key, and a cancelled key stays cancelled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use amends::Call;
 use amends::testing::Handle;
@@ -9,7 +9,7 @@ use amends::testing::Handle;
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Shop {
     pub(crate) booked: BTreeMap<String, i64>,
-    pub(crate) cancelled: BTreeMap<String, ()>,
+    pub(crate) cancelled: BTreeSet<String>,
 }
 
 pub(crate) trait Desk {
@@ -20,7 +20,7 @@ pub(crate) trait Desk {
 impl Desk for Handle<Shop> {
     fn book(&self, call: &Call, what: i64) {
         self.with(|shop| {
-            if !shop.cancelled.contains_key(call.step_key()) {
+            if !shop.cancelled.contains(call.step_key()) {
                 shop.booked.insert(call.step_key().to_owned(), what);
             }
         });
@@ -29,7 +29,7 @@ impl Desk for Handle<Shop> {
     fn cancel(&self, call: &Call) {
         self.with(|shop| {
             shop.booked.remove(call.step_key());
-            shop.cancelled.insert(call.step_key().to_owned(), ());
+            shop.cancelled.insert(call.step_key().to_owned());
         });
     }
 }

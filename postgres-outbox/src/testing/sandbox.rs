@@ -101,6 +101,7 @@ impl<W: Clone + Hash + Send + 'static> Sandbox<W> {
 
     /// Every table that the saga writes to. With them a moment that was seen before is known, and not explored again; without
     /// them every schedule is run to its end.
+    #[must_use]
     pub fn tables(mut self, tables: &[&str]) -> Self {
         let content = |table: &&str| format!("select sum(hashtextextended(t::text, 0))::text from {table} t");
         self.content = Some(tables.iter().map(content).collect::<Vec<_>>().join(" union all "));
