@@ -8,15 +8,16 @@ use amends_postgres::Inbox;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use sqlx::{PgConnection, PgPool};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, AmqpUrl, short, soon};
+use crate::lines::{Arrived, Lines};
 use crate::{Incoming, QueueTopology, RelayError, telemetry};
 
 /// Handles the messages of a queue.
@@ -73,6 +74,20 @@ pub struct Consumer<H> {
     handler: Arc<H>,
 }
 
+/// Which messages of a queue wait for each other.
+///
+/// With several consumers on one queue, only *single active consumer* (`x-single-active-consumer`) keeps an order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    /// One is handled after the other, as they stand in the queue; one that fails holds up all behind it.
+    #[default]
+    Queue,
+    /// Those of one key are; one that fails holds up its key alone. Those without a key wait for none.
+    Key,
+    /// None waits for another.
+    Any,
+}
+
 /// Settings of a consumer.
 #[derive(Debug, Clone)]
 pub struct ConsumerOptions {
@@ -82,9 +97,11 @@ pub struct ConsumerOptions {
     pub queue: QueueTopology,
     /// Declare the queue with its bindings at every connection. Yes.
     pub declare: bool,
-    /// How many messages are handled at once. 1, which keeps their order.
+    /// Which messages wait for each other. All, as they stand in the queue.
+    pub order: Order,
+    /// How many messages are handled at once, where they need not wait for each other. 1.
     pub concurrency: usize,
-    /// How many messages the broker sends ahead. 100.
+    /// How many messages the broker sends ahead: so many can wait behind one that fails. 100.
     pub prefetch: u16,
     /// The longest pause before a message is tried again. 10 s.
     pub longest_pause: Duration,
@@ -97,6 +114,7 @@ impl ConsumerOptions {
             name: name.into(),
             queue,
             declare: true,
+            order: Order::Queue,
             concurrency: 1,
             prefetch: 100,
             longest_pause: Duration::from_secs(10),
@@ -152,27 +170,34 @@ impl<H: Handler> Consumer<H> {
         if self.options.declare {
             self.options.queue.declare(&channel).await?;
         }
-        soon("limit the prefetch", channel.basic_qos(self.options.prefetch, BasicQosOptions::default())).await?;
+        soon("limit the prefetch", channel.basic_qos(self.options.prefetch.max(1), BasicQosOptions::default())).await?;
         let (queue, tag) = (short("queue", &self.options.queue.name)?, short("consumer", &self.options.name)?);
         let consuming = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), FieldTable::default());
         let mut deliveries = soon("consume", consuming).await?;
+        // Whoever pauses before it tries again takes no place; the prefetch bounds how many there are.
+        let places = Semaphore::new(self.options.concurrency.max(1));
         let mut under_way = FuturesUnordered::new();
+        let mut lines = Lines::new(self.options.order);
         loop {
-            let has_room = under_way.len() < self.options.concurrency.max(1);
             let delivery = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
                 Some(settled) = under_way.next() => {
-                    settled?;
+                    let line: Option<String> = settled?;
+                    if let Some(next) = line.and_then(|line| lines.next(line)) {
+                        under_way.push(self.settle(next, &places, shutdown));
+                    }
                     continue;
                 }
-                delivery = deliveries.next(), if has_room => delivery,
+                delivery = deliveries.next() => delivery,
             };
             let Some(delivery) = delivery.transpose()? else {
                 return Err(RelayError::Deadline { what: "deliveries: the queue is gone", limit: Duration::ZERO });
             };
             *pause = Duration::from_millis(100);
-            under_way.push(self.settle(delivery, shutdown));
+            if let Some(first) = lines.queue(Arrived::new(delivery)) {
+                under_way.push(self.settle(first, &places, shutdown));
+            }
         }
         while let Some(settled) = under_way.next().await {
             settled?;
@@ -180,11 +205,27 @@ impl<H: Handler> Consumer<H> {
         Ok(())
     }
 
-    /// Handles a delivery until it is handled, and tells the broker; at shutdown it is left to be delivered again.
-    async fn settle(&self, delivery: Delivery, shutdown: &CancellationToken) -> Result<(), RelayError> {
+    /// Handles a delivery until it is handled, and tells the broker; at shutdown it is left to be delivered again. The answer
+    /// is the line in which others wait behind it.
+    async fn settle(
+        &self,
+        arrived: Arrived,
+        places: &Semaphore,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<String>, RelayError> {
+        let Arrived { delivery, message, line } = arrived;
         let mut pause = Duration::from_millis(100);
         loop {
-            let (handled, result) = match self.handle(&delivery).await {
+            let tried = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(None),
+                place = places.acquire() => place,
+            };
+            let tried = match tried {
+                Ok(_place) => self.handle(&message).await,
+                Err(closed) => Err(HandlerError::Retry(Box::new(closed))),
+            };
+            let (handled, result) = match tried {
                 Ok(Handled::Done) => (Ok(()), "handled"),
                 Ok(Handled::Duplicate) => (Ok(()), "duplicate"),
                 Ok(Handled::Rejected(reason)) => (Err(reason), "rejected"),
@@ -194,7 +235,7 @@ impl<H: Handler> Consumer<H> {
                     // Tried again here, so that the messages behind it do not overtake it.
                     tokio::select! {
                         () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => pause = (pause * 2).min(self.options.longest_pause),
-                        () = shutdown.cancelled() => return Ok(()),
+                        () = shutdown.cancelled() => return Ok(None),
                     }
                     continue;
                 }
@@ -214,15 +255,15 @@ impl<H: Handler> Consumer<H> {
                     soon("refuse", delivery.acker.nack(options)).await?
                 }
             };
-            return Ok(());
+            return Ok(line);
         }
     }
 
     /// In a task of its own: a transaction is never cancelled in the middle of its commit.
-    async fn handle(&self, delivery: &Delivery) -> Result<Handled, HandlerError> {
-        let message = match Incoming::of(delivery) {
-            Ok(message) => message,
-            Err(reason) => return Ok(Handled::Rejected(reason)),
+    async fn handle(&self, message: &Result<Incoming, String>) -> Result<Handled, HandlerError> {
+        let message = match message {
+            Ok(message) => message.clone(),
+            Err(reason) => return Ok(Handled::Rejected(reason.clone())),
         };
         let (pool, handler, consumer) = (self.pool.clone(), Arc::clone(&self.handler), self.options.name.clone());
         let handling = tokio::spawn(async move {

@@ -21,6 +21,7 @@ mod consumer;
 mod envelope;
 mod error;
 mod incoming;
+mod lines;
 mod participant;
 mod relay;
 mod replies;
@@ -28,7 +29,7 @@ pub mod telemetry;
 mod topology;
 
 pub use broker::AmqpUrl;
-pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError};
+pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError, Order};
 pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
 pub use incoming::Incoming;

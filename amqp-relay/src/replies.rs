@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::{AmqpUrl, Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueKind, QueueTopology, telemetry};
+use crate::{
+    AmqpUrl, Consumer, ConsumerOptions, Handler, HandlerError, Incoming, Order, QueueKind, QueueTopology, telemetry,
+};
 
 /// The header that makes a reply a rejection, if it says `rejected`; its payload is then `{"code": "…", "message": "…"}`.
 ///
@@ -54,6 +56,7 @@ impl ReplyQueue {
         };
         let options = ConsumerOptions {
             declare: self.declare,
+            order: Order::Key,
             concurrency: self.concurrency,
             ..ConsumerOptions::new(self.name.clone(), queue)
         };
