@@ -129,9 +129,8 @@ async fn a_correct_saga_holds_in_every_schedule_and_leaves_nothing() {
     let began = Instant::now();
 
     let report = explorer(sandbox(&database).await, false)
-        .crashes(2)
+        .crashes(1)
         .zombies(1)
-        .transient(1)
         .unknown(1)
         .explore()
         .await

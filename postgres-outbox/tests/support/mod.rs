@@ -227,7 +227,7 @@ pub async fn assert_balanced(pool: &PgPool, order: &Order, context: &str) {
 
 /// Waits until a condition on the database holds.
 pub async fn until(pool: &PgPool, condition: &'static str) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(45);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(100);
     while !sqlx::query_scalar::<_, bool>(condition).fetch_one(pool).await.unwrap() {
         assert!(tokio::time::Instant::now() < deadline, "still not true: {condition}");
         tokio::time::sleep(Duration::from_millis(10)).await;
