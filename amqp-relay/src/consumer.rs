@@ -184,7 +184,7 @@ impl<H: Handler> Consumer<H> {
                 () = shutdown.cancelled() => break,
                 Some(settled) = under_way.next() => {
                     let line: Option<String> = settled?;
-                    if let Some(next) = line.and_then(|line| lines.next(line)) {
+                    if let Some(next) = line.and_then(|line| lines.next(&line)) {
                         under_way.push(self.settle(next, &places, shutdown));
                     }
                     continue;

@@ -52,10 +52,10 @@ impl Lines {
     }
 
     /// Who is next in a line whose first has been handled.
-    pub(crate) fn next(&mut self, line: String) -> Option<Arrived> {
-        let next = self.waiting.get_mut(&line)?.pop_front();
+    pub(crate) fn next(&mut self, line: &str) -> Option<Arrived> {
+        let next = self.waiting.get_mut(line)?.pop_front();
         if next.is_none() {
-            self.waiting.remove(&line);
+            self.waiting.remove(line);
         }
         next
     }
