@@ -66,8 +66,7 @@ impl Simulation {
         let kind = &stage.kinds[self.sagas[saga].kind];
         let body = kind.body(flight.attempt.node.step, flight.phase);
         stage.seen.ran(self.sagas[saga].kind, &flight, how, &self.sagas[saga].state);
-        let tried = (how, body);
-        match tried {
+        match (how, body) {
             (How::AsIs | How::Twice, StepKind::Tx) => {
                 if how == How::Twice {
                     self.roll_back(stage, saga, &flight).await;
@@ -77,7 +76,7 @@ impl Simulation {
             (How::DieBeforeCommit, _) => {
                 self.log.rolled_back();
                 self.roll_back(stage, saga, &flight).await;
-                self.die("the worker dies before the commit");
+                self.take_over("the worker dies before the commit");
                 return Ok(());
             }
             (How::AsIs | How::Twice, StepKind::Child) => {
