@@ -4,6 +4,7 @@ use super::Environment;
 use super::moves::{Arrival, Move};
 use super::simulation::{Saga, Simulation, correlation};
 use super::stage::Stage;
+use crate::OutboxMessage;
 use crate::machine::{self, Action, Phase};
 
 impl Simulation {
@@ -30,13 +31,20 @@ impl Simulation {
             if self.left.duplicates > 0 {
                 moves.push(Move::Deliver { request, how: Arrival::Twice });
             }
-            if self.left.rejections > 0 && correlation(message).is_some_and(|to| !to.undo) {
+            if self.left.rejections > 0 && self.may_be_refused(stage, message) {
                 moves.push(Move::Deliver { request, how: Arrival::Refused });
             }
         }
         moves.extend((0..self.replies.len()).map(Move::Reply));
         self.pass_time(stage, &mut moves);
         moves
+    }
+
+    /// What undoes something, or comes after the pivot, must succeed in the end.
+    fn may_be_refused<E: Environment>(&self, stage: &Stage<E>, request: &OutboxMessage) -> bool {
+        let Some(to) = correlation(request).filter(|to| !to.undo) else { return false };
+        let asks = self.sagas.iter().find(|saga| saga.id == to.saga);
+        asks.is_some_and(|saga| !machine::is_past_pivot(&stage.kinds[saga.kind].definition, &saga.state))
     }
 
     /// Where no worker can die any more, the order in which outcomes are recorded makes no difference.

@@ -2,7 +2,7 @@
 #![allow(clippy::unused_async, reason = "real steps await other services")]
 
 use amends::testing::{Budget, Handle, explore};
-use amends::{Call, Signal, StepError, StepResult, saga};
+use amends::{Call, Request, Signal, StepError, StepResult, saga};
 
 use crate::shop::{Desk, Shop};
 
@@ -101,4 +101,35 @@ impl Tries {
 fn a_saga_that_tries_for_ever_is_a_mistake() {
     let violation = explore(()).saga(|_| Tries, &()).rejections(0).run().unwrap_err();
     assert!(violation.broken().contains("it does not end"), "{violation}");
+}
+
+#[derive(serde::Serialize, serde::Deserialize, amends::Message)]
+#[message(name = "tell")]
+struct Tell;
+
+struct Tells;
+
+#[saga(name = "tells", version = 1, input = ())]
+impl Tells {
+    #[step(call, pivot, probe = paid)]
+    async fn pay(&self, _call: &Call) -> StepResult<()> {
+        Ok(())
+    }
+
+    #[step(request)]
+    fn tell(&self) -> Request<Tell, ()> {
+        Request::new(Tell)
+    }
+
+    #[probe]
+    async fn paid(&self, _call: &Call) -> StepResult<Option<()>> {
+        Ok(None)
+    }
+}
+
+#[test]
+fn nothing_is_refused_behind_the_pivot() {
+    let explorer = explore(()).saga(|_| Tells, &()).participant(|_, _: &Tell, _| Some(Ok(())));
+    let report = explorer.crashes(1).duplicates(1).never_parked().check();
+    assert!(report.is_exhaustive());
 }
