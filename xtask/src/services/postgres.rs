@@ -175,6 +175,9 @@ fn major_version(text: &str) -> Option<&str> {
 }
 
 /// Durable as in production, since what tests and benchmarks claim is about durability.
+///
+/// A test that ends while it opens a connection leaves a server process that waits for a client which says no more, and
+/// that all who drop a database wait for: by default for a minute.
 fn settings(port: u16) -> String {
     format!(
         "# Written by `cargo xtask services up` at each start.\n\
@@ -185,6 +188,7 @@ fn settings(port: u16) -> String {
          shared_buffers = 256MB\n\
          max_wal_size = 2GB\n\
          fsync = on\n\
+         authentication_timeout = 10s\n\
          synchronous_commit = on\n\
          timezone = 'UTC'\n\
          log_timezone = 'UTC'\n\
