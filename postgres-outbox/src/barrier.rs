@@ -6,7 +6,7 @@ use std::time::Duration;
 use amends::Json;
 use sqlx::{PgConnection, PgPool};
 
-use crate::columns::millis;
+use crate::retention;
 
 /// Stands in front of what a participant does for sagas, in its own database.
 ///
@@ -77,6 +77,13 @@ const UNDO: &str = "
         do update set state = 'undone', undoing = b.state = 'done', since = clock_timestamp()
     returning undoing";
 
+const OLD: &str = "
+    delete from amends.barrier where (participant, key) in (
+        select participant, key from amends.barrier
+        where since < clock_timestamp() - $1::bigint * interval '1 millisecond'
+        order by since limit $2 for update skip locked
+    )";
+
 impl Barrier {
     /// The barrier of this participant: keys of different ones do not meet.
     pub const fn new(participant: &'static str) -> Self {
@@ -144,24 +151,6 @@ impl Barrier {
     /// # Errors
     /// Returns the database's error.
     pub async fn prune(pool: &PgPool, age: Duration) -> Result<u64, sqlx::Error> {
-        let mut pruned = 0;
-        loop {
-            crate::hook::before("prune barrier");
-            let rows = sqlx::query(
-                "delete from amends.barrier where (participant, key) in (
-                    select participant, key from amends.barrier
-                    where since < clock_timestamp() - $1::bigint * interval '1 millisecond'
-                    order by since limit 1000 for update skip locked
-                 )",
-            )
-            .bind(millis(age))
-            .execute(pool)
-            .await?
-            .rows_affected();
-            pruned += rows;
-            if rows < 1000 {
-                return Ok(pruned);
-            }
-        }
+        retention::delete(pool, OLD, age).await
     }
 }

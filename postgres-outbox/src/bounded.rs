@@ -3,6 +3,7 @@
 use amends::store::Claim;
 use sqlx::PgPool;
 
+use crate::columns::{limit as rows, registered};
 use crate::load::{HeadRow, head_columns};
 
 /// One claim at a time counts what goes forward and takes as many as are left.
@@ -61,8 +62,7 @@ pub(crate) async fn due(pool: &PgPool, claim: &Claim, limit: usize) -> Result<Ve
     if claim.bounds.is_empty() || limit == 0 {
         return Ok(Vec::new());
     }
-    let (names, versions): (Vec<&str>, Vec<i32>) =
-        claim.registered.iter().map(|(name, version)| (name.as_str(), *version as i32)).unzip();
+    let (names, versions) = registered(claim);
     let (bounded, most): (Vec<&str>, Vec<i32>) =
         claim.bounds.iter().map(|(name, most)| (name.as_str(), i32::try_from(*most).unwrap_or(i32::MAX))).unzip();
     crate::hook::before("claim bounded");
@@ -72,7 +72,7 @@ pub(crate) async fn due(pool: &PgPool, claim: &Claim, limit: usize) -> Result<Ve
         .bind(versions)
         .bind(bounded)
         .bind(most)
-        .bind(limit as i64)
+        .bind(rows(limit))
         .fetch_all(pool)
         .await
 }

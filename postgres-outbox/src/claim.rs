@@ -8,7 +8,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::bounded;
-use crate::columns::limit;
+use crate::columns::{limit, registered};
 use crate::load::{self, HeadRow, head_columns};
 
 /// Everything due before this was taken, but for starts that committed late; those are found by a hint or a full sweep.
@@ -84,8 +84,7 @@ const CLAIM: &str = concat!(
 );
 
 pub(crate) async fn due(pool: &PgPool, claim: &Claim, mark: &Mark) -> Result<Vec<Loaded>, sqlx::Error> {
-    let (names, versions): (Vec<&str>, Vec<i32>) =
-        claim.registered.iter().map(|(name, version)| (name.as_str(), *version as i32)).unzip();
+    let (names, versions) = registered(claim);
     let hints: Vec<Uuid> = claim.hints.iter().map(|saga| saga.0).collect();
     crate::hook::before("claim");
     let before: DateTime<Utc> = sqlx::query_scalar("select now()").fetch_one(pool).await?;

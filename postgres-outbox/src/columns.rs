@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use amends::OutboxMessage;
-use amends::store::{Append, NewSaga};
+use amends::store::{Append, Claim, NewSaga};
 use sqlx::error::BoxDynError;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
 /// No pause is longer: a century. A time beyond the calendar's end would be an error.
-const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// A pause in milliseconds, as a column.
 pub(crate) fn millis(pause: Duration) -> i64 {
@@ -20,6 +20,11 @@ pub(crate) fn millis(pause: Duration) -> i64 {
 /// How many rows, as a column.
 pub(crate) fn limit(rows: usize) -> i64 {
     i64::try_from(rows).unwrap_or(i64::MAX)
+}
+
+/// What a worker can run, as columns of names and of versions.
+pub(crate) fn registered(claim: &Claim) -> (Vec<&str>, Vec<i32>) {
+    claim.registered.iter().map(|(name, version)| (name.as_str(), *version as i32)).unzip()
 }
 
 pub(crate) fn encode(error: impl Into<BoxDynError>) -> sqlx::Error {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::Barrier;
-use crate::columns::millis;
+use crate::columns::{LONGEST_PAUSE, millis};
 use crate::{hook, partitions};
 
 /// How long things are kept.
@@ -28,8 +28,6 @@ pub struct Retention {
 }
 
 const DAY: Duration = Duration::from_hours(24);
-/// An interval that PostgreSQL can hold.
-const LONGEST: Duration = Duration::from_hours(100 * 365 * 24);
 /// So many rows are deleted in one statement.
 const BATCH: i64 = 1000;
 
@@ -67,7 +65,9 @@ impl Retention {
     /// Returns the database's error; what has gone by then is gone.
     pub async fn apply(&self, pool: &PgPool) -> Result<Retained, sqlx::Error> {
         let mut retained = Retained::default();
-        for part in old(pool, OLD_OUTBOX, Duration::ZERO).await? {
+        hook::before("old partitions");
+        let parts: Vec<String> = sqlx::query_scalar(OLD_OUTBOX).fetch_all(pool).await?;
+        for part in parts {
             retained.drop(pool, "select amends.drop_outbox_partition($1, $2)", part, self.outbox).await?;
         }
         for week in old(pool, OLD_SAGAS, self.sagas).await? {
@@ -87,7 +87,7 @@ impl Retention {
 /// All but the newest, and but what falls outside of all.
 const OLD_OUTBOX: &str = "
     select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'amends.outbox'::regclass and c.relname ~ '^outbox_[0-9]+$' and $1::bigint = 0
+    where i.inhparent = 'amends.outbox'::regclass and c.relname ~ '^outbox_[0-9]+$'
         and substr(c.relname, 8)::bigint
             < (select case when is_called then last_value else 0 end from amends.outbox_seq) / 1000000
     order by substr(c.relname, 8)::bigint";
@@ -132,7 +132,8 @@ async fn old(pool: &PgPool, which: &'static str, age: Duration) -> Result<Vec<St
     sqlx::query_scalar(which).bind(millis(age)).fetch_all(pool).await
 }
 
-async fn delete(pool: &PgPool, rows: &'static str, age: Duration) -> Result<u64, sqlx::Error> {
+/// Deletes in batches, each a statement of its own, until there is none left of that age.
+pub(crate) async fn delete(pool: &PgPool, rows: &'static str, age: Duration) -> Result<u64, sqlx::Error> {
     let mut deleted = 0;
     loop {
         hook::before("delete what is old");
@@ -154,7 +155,7 @@ impl Retained {
     ) -> Result<(), sqlx::Error> {
         hook::before("drop partition");
         let kept: Option<String> =
-            sqlx::query_scalar(AssertSqlSafe(call)).bind(&part).bind(age.min(LONGEST)).fetch_one(pool).await?;
+            sqlx::query_scalar(AssertSqlSafe(call)).bind(&part).bind(age.min(LONGEST_PAUSE)).fetch_one(pool).await?;
         match kept {
             None => {
                 tracing::info!(partition = part, "dropped a partition");

@@ -7,7 +7,7 @@ use amends::{Definition, Event, SagaId, WorkerId};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use crate::columns::{encode, limit, millis};
+use crate::columns::{encode, limit, millis, registered};
 use crate::writer::Write;
 use crate::{hook, partitions};
 
@@ -73,8 +73,7 @@ pub(crate) async fn retire(pool: &PgPool, worker: WorkerId) -> Result<(), sqlx::
 
 /// Sagas of workers whose leases have run out, with the last row of each journal.
 pub(crate) async fn orphans(pool: &PgPool, claim: &Claim) -> Result<Vec<(SagaId, i64)>, sqlx::Error> {
-    let (names, versions): (Vec<&str>, Vec<i32>) =
-        claim.registered.iter().map(|(name, version)| (name.as_str(), *version as i32)).unzip();
+    let (names, versions) = registered(claim);
     hook::before("orphans");
     let orphans: Vec<(Uuid, i32)> = sqlx::query_as(
         "select o.id, coalesce((select max(j.seq) from amends.journal j where j.saga_id = o.id), 0)

@@ -1,24 +1,22 @@
 //! An exploration of one saga: which faults, which rules, how long.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::DateTime;
 use serde::Serialize;
-use uuid::Uuid;
 
 use super::Environment;
 use super::moves::{Effect, Faults};
-use super::report::{Report, Seen, Violation};
+use super::report::{Report, Violation};
 use super::search::{Found, Search};
 use super::simulation::Simulation;
-use super::stage::{Kind, Stage, participant};
+use super::stage::{Kind, Stage, participant, root};
 use super::timeline::Log;
 use crate::saga::{Saga, Steps};
 use crate::store::NewSaga;
-use crate::{Json, Message, Rejection, SagaId, StepRef};
+use crate::{Json, Message, Rejection, StepRef};
 
 /// When a rule must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +84,15 @@ pub struct Explorer<E: Environment> {
 impl<E: Environment> Explorer<E> {
     /// Explores in this environment.
     pub fn new(env: E) -> Self {
-        let stage = Stage {
-            env,
-            kinds: Vec::new(),
-            participants: BTreeMap::new(),
-            repeats: true,
-            prunes: true,
-            repeated: BTreeSet::new(),
-            seen: Seen::default(),
-        };
         let faults = Faults { rejections: 2, effects: Effect::ALL.to_vec(), ..Faults::NONE };
-        Self { stage, root: None, faults, signals: Vec::new(), rules: Vec::new(), budget: Budget::Runs(200_000) }
+        Self {
+            stage: Stage::new(env, true),
+            root: None,
+            faults,
+            signals: Vec::new(),
+            rules: Vec::new(),
+            budget: Budget::Runs(200_000),
+        }
     }
 
     /// The saga, and what it is started with. It is made anew for every body that runs: nothing but the journal outlives a
@@ -109,9 +105,7 @@ impl<E: Environment> Explorer<E> {
         make: impl Fn() -> G + Send + 'static,
         input: &G::Input,
     ) -> Self {
-        let input = Json::encode(input).expect("the input can be stored");
-        let saga = NewSaga { id: SagaId(Uuid::from_u128(1)), ..NewSaga::new(G::DEFINITION, input) };
-        self.root = Some(saga);
+        self.root = Some(root::<G>(input));
         self.stage.kinds.insert(0, kind(make));
         self
     }

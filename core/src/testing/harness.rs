@@ -7,19 +7,16 @@ use std::sync::Arc;
 use chrono::DateTime;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use super::moves::{Effect, Faults, How, Move};
-use super::report::Seen;
 use super::simulation::{Flight, Simulation};
-use super::stage::{Kind, Stage, participant};
+use super::stage::{Kind, Stage, participant, root};
 use super::timeline::Log;
 use super::{Environment, Handle, TestTx, World, journal};
 use crate::event::{Event, Outcome, Rejection};
 use crate::machine::Phase;
 use crate::saga::{Saga, Steps};
-use crate::store::NewSaga;
-use crate::{Json, JsonError, Message, OutboxMessage, SagaId, StepRef, list};
+use crate::{Json, JsonError, Message, OutboxMessage, StepRef, list};
 
 /// Runs a saga once, without a store, in virtual time.
 ///
@@ -86,18 +83,9 @@ where
 impl<G: Saga + Steps<E::Tx>, E: Environment> Harness<G, E> {
     /// A saga in this environment.
     pub fn on(env: E, saga: G) -> Self {
-        let stage = Stage {
-            env,
-            kinds: Vec::new(),
-            participants: BTreeMap::new(),
-            repeats: false,
-            prunes: false,
-            repeated: BTreeSet::new(),
-            seen: Seen::default(),
-        };
         Self {
             saga: Arc::new(saga),
-            stage,
+            stage: Stage::new(env, false),
             faults: BTreeMap::new(),
             crashes: BTreeSet::new(),
             signals: Vec::new(),
@@ -184,10 +172,8 @@ impl<G: Saga + Steps<E::Tx>, E: Environment> Harness<G, E> {
         G::DEFINITION.validate().unwrap_or_else(|error| panic!("{error}"));
         let steps: Arc<dyn Steps<E::Tx>> = self.saga.clone();
         self.stage.kinds.insert(0, Kind::new(G::DEFINITION.clone(), Box::new(move || Arc::clone(&steps))));
-        let input = Json::encode(input).expect("the input can be stored");
-        let saga = NewSaga { id: SagaId(Uuid::from_u128(1)), ..NewSaga::new(G::DEFINITION, input) };
         let signals = std::mem::take(&mut self.signals);
-        let mut simulation = Simulation::new(saga, DateTime::UNIX_EPOCH, Faults::NONE, signals);
+        let mut simulation = Simulation::new(root::<G>(input), DateTime::UNIX_EPOCH, Faults::NONE, signals);
         simulation.log = Log::reading();
         simulation.code = FAILED_BY_TEST;
         simulation.settle(&self.stage.kinds);

@@ -14,11 +14,10 @@ use super::stage::Stage;
 use crate::definition::StepKind;
 use crate::event::{Answer, Cause, Event, Rejection};
 use crate::machine::Phase;
-use crate::retry::LONGEST_PAUSE;
 use crate::saga::{Capability, Data};
 use crate::state::item_name;
 use crate::store::StepTransaction;
-use crate::worker::attempt::contain;
+use crate::worker::attempt::{self, contain};
 use crate::worker::child::Asked;
 use crate::worker::failure::{Ended, Problem, Tried};
 use crate::{Call, StepError, reject};
@@ -294,10 +293,7 @@ impl Simulation {
     fn capability<E: Environment>(&self, stage: &Stage<E>, saga: usize, flight: &Flight) -> Call {
         let it = &self.sagas[saga];
         let step = &stage.kinds[it.kind].definition.steps[flight.attempt.node.step];
-        let key = format!("{}/{}", it.id, item_name(&step.name, flight.attempt.node.item));
-        let limit = step.timeout.min(LONGEST_PAUSE);
-        let (undo, attempt) = (flight.phase == Phase::Undo, flight.attempt.number);
-        Call::new(it.id, key, undo, attempt, limit, CancellationToken::new())
+        attempt::call(it.id, step, flight.attempt, flight.phase, CancellationToken::new())
     }
 
     async fn body<E: Environment>(
@@ -309,13 +305,7 @@ impl Simulation {
     ) -> Ended {
         let kind = &stage.kinds[self.sagas[saga].kind];
         let (steps, step, data) = (kind.make(), flight.attempt.node.step, Data::clone(&flight.data));
-        let it = &kind.definition.steps[step];
-        let limit = match (flight.phase, &it.compensation, &it.probe) {
-            (Phase::Undo, Some(undo), _) => undo.timeout,
-            (Phase::Probe, _, Some(probe)) => probe.timeout,
-            _ => it.timeout,
-        };
-        let limit = limit.min(LONGEST_PAUSE);
+        let limit = attempt::limit(&kind.definition.steps[step], flight.phase);
         let body = async {
             match flight.phase {
                 Phase::Forward => steps.execute(step, capability, data).await.map(Some),

@@ -96,10 +96,6 @@ impl Flight {
 }
 
 impl Saga {
-    fn is_flying(&self, node: Node, phase: Phase) -> bool {
-        self.flights.iter().any(|flight| flight.attempt.node == node && flight.phase == phase)
-    }
-
     /// Nothing will happen to it by itself any more.
     pub(super) fn rests(&self) -> bool {
         self.state.ended.is_some() || self.state.parked.is_some()
@@ -146,11 +142,9 @@ impl Simulation {
             return false;
         }
         let flying = it.flying();
-        if !plan::follow_ups(definition, &state, &actions, it.circumstances(&flying, self.now)).is_empty() {
-            self.append_all(kinds, saga, Vec::new(), Vec::new(), Vec::new());
-            return true;
-        }
-        if flying.is_empty() && matches!(actions[0], Action::End(_) | Action::Park(_)) {
+        let follows = plan::follow_ups(definition, &state, &actions, it.circumstances(&flying, self.now));
+        let is_over = flying.is_empty() && matches!(actions[0], Action::End(_) | Action::Park(_));
+        if !follows.is_empty() || is_over {
             self.append_all(kinds, saga, Vec::new(), Vec::new(), Vec::new());
             return true;
         }
@@ -180,24 +174,16 @@ impl Simulation {
         child::meaning(definition, *wait, &child.state, self.now)
     }
 
-    /// Begins every attempt that is due, as a worker does: nothing is undone while a forward attempt is under way.
+    /// Begins every attempt that is due, as a worker does.
     fn launch<T: StepTransaction>(&mut self, kinds: &[Kind<T>], saga: usize, actions: &[Action]) {
         let now = self.now;
         let it = &mut self.sagas[saga];
         let kind = &kinds[it.kind];
-        let forward_flying = it.flights.iter().any(|flight| flight.phase != Phase::Undo);
         for action in actions {
-            let (attempt, phase) = match action {
-                Action::Run(attempt) if !it.is_flying(attempt.node, Phase::Probe) => (*attempt, Phase::Forward),
-                Action::Probe(attempt) if !it.is_flying(attempt.node, Phase::Forward) => (*attempt, Phase::Probe),
-                Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
-                _ => continue,
-            };
-            if it.is_flying(attempt.node, phase) || attempt.due.is_some_and(|due| due > now) {
-                continue;
-            }
+            let Some((attempt, phase)) = plan::begins(action, &it.flying(), now) else { continue };
             let data = kind.data(&it.state, attempt.node);
-            let result = kind.begins(attempt.node.step, phase).then(|| {
+            let is_begun = waiting::is_begun(&kind.definition.steps[attempt.node.step], phase);
+            let result = is_begun.then(|| {
                 let asker = Asker { saga: it.id, priority: Priority::Normal, trace: None };
                 let begun = waiting::begin(&*kind.make(), asker, data.clone(), attempt, phase, now);
                 Arc::new(Done::begun(it.id, begun.event, begun.outbox, begun.starts))
@@ -266,22 +252,10 @@ impl Simulation {
         }
     }
 
-    /// When the next thing is due that nobody is about to do already.
+    /// When the next thing is due, while nothing is under way.
     pub(super) fn next_due<T: StepTransaction>(&self, kinds: &[Kind<T>]) -> Option<DateTime<Utc>> {
-        let dues = self.sagas.iter().flat_map(|saga| {
-            let actions = machine::decide(&kinds[saga.kind].definition, &saga.state);
-            let due = |action: Action| match &action {
-                Action::Run(attempt) | Action::Probe(attempt)
-                    if [Phase::Forward, Phase::Probe].iter().any(|phase| saga.is_flying(attempt.node, *phase)) =>
-                {
-                    None
-                }
-                Action::Compensate(attempt) if saga.is_flying(attempt.node, Phase::Undo) => None,
-                action => action.due()?,
-            };
-            actions.into_iter().filter_map(due).collect::<Vec<_>>()
-        });
-        dues.min()
+        let actions = |saga: &Saga| machine::decide(&kinds[saga.kind].definition, &saga.state);
+        self.sagas.iter().flat_map(actions).filter_map(|action| action.due()?).min()
     }
 }
 

@@ -5,15 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use super::Environment;
 use super::report::Seen;
 use crate::definition::{Definition, StepKind};
 use crate::machine::{Node, Phase};
-use crate::saga::{Data, Steps};
+use crate::saga::{Data, Saga, Steps};
 use crate::state::State;
-use crate::store::StepTransaction;
-use crate::{Answer, IDEMPOTENCY_HEADER, Json, Message, OutboxMessage, Rejection};
+use crate::store::{NewSaga, StepTransaction};
+use crate::worker::attempt::body_kind;
+use crate::{Answer, IDEMPOTENCY_HEADER, Json, Message, OutboxMessage, Rejection, SagaId};
 
 /// The code of one kind of saga.
 pub(super) struct Kind<T: StepTransaction> {
@@ -72,18 +74,31 @@ impl<T: StepTransaction> Kind<T> {
 
     /// The kind of body that an attempt runs.
     pub(super) fn body(&self, step: usize, phase: Phase) -> StepKind {
-        let step = &self.definition.steps[step];
-        match (phase, &step.compensation) {
-            (Phase::Forward, _) => step.kind,
-            (Phase::Undo, Some(undo)) => undo.kind,
-            _ => StepKind::Call,
-        }
+        body_kind(&self.definition.steps[step], phase)
     }
+}
 
-    /// It begins something and waits for the answer; that is written at once.
-    pub(super) fn begins(&self, step: usize, phase: Phase) -> bool {
-        let kind = self.body(step, phase);
-        kind.waits() && !(kind == StepKind::Child && phase == Phase::Undo)
+/// The saga under test, which has the same id in every run.
+///
+/// # Panics
+/// Panics if its input cannot be stored.
+pub(super) fn root<G: Saga>(input: &G::Input) -> NewSaga {
+    let input = Json::encode(input).expect("the input can be stored");
+    NewSaga { id: SagaId(Uuid::from_u128(1)), ..NewSaga::new(G::DEFINITION, input) }
+}
+
+impl<E: Environment> Stage<E> {
+    /// One without sagas. With `checks`, bodies are run twice once, and no moment is explored again.
+    pub(super) fn new(env: E, checks: bool) -> Self {
+        Self {
+            env,
+            kinds: Vec::new(),
+            participants: BTreeMap::new(),
+            repeats: checks,
+            prunes: checks,
+            repeated: BTreeSet::new(),
+            seen: Seen::default(),
+        }
     }
 }
 

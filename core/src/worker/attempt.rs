@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use crate::definition::StepKind;
+use crate::definition::{Step, StepKind};
 use crate::event::Event;
 use crate::machine::{Attempt, Node, Phase};
 use crate::message::OutboxMessage;
@@ -68,7 +68,7 @@ pub(super) async fn run<S: Store>(run: Run<S>) -> Option<Finished<S::Tx>> {
     let span =
         telemetry::attempt_span(run.saga, &definition.name, &name, phase, run.attempt.number, run.trace.as_deref());
     let started = Instant::now();
-    let (ended, outbox, tx) = match (run.phase, run.body_kind()) {
+    let (ended, outbox, tx) = match (run.phase, body_kind(step, run.phase)) {
         (Phase::Probe, _) => run.as_probe().instrument(span.clone()).await,
         (_, StepKind::Tx) => run.in_transaction().instrument(span.clone()).await?,
         _ => run.as_call().instrument(span.clone()).await,
@@ -88,31 +88,45 @@ pub(crate) fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
+/// What the body of an action of a step may do.
+pub(crate) fn body_kind(step: &Step, phase: Phase) -> StepKind {
+    match (phase, &step.compensation) {
+        (Phase::Forward, _) => step.kind,
+        (Phase::Undo, Some(undo)) => undo.kind,
+        _ => StepKind::Call,
+    }
+}
+
+/// How long one attempt at it may take.
+pub(crate) fn limit(step: &Step, phase: Phase) -> Duration {
+    let limit = match phase {
+        Phase::Forward => None,
+        Phase::Undo => step.compensation.as_ref().map(|undo| undo.timeout),
+        Phase::Probe => step.probe.as_ref().map(|probe| probe.timeout),
+    };
+    limit.unwrap_or(step.timeout).min(LONGEST_PAUSE)
+}
+
+/// What the body of a call is given.
+pub(crate) fn call(saga: SagaId, step: &Step, attempt: Attempt, phase: Phase, cancelled: CancellationToken) -> Call {
+    let key = format!("{saga}/{}", item_name(&step.name, attempt.node.item));
+    Call::new(saga, key, phase == Phase::Undo, attempt.number, limit(step, phase), cancelled)
+}
+
 type Ran<T> = (Ended, Vec<OutboxMessage>, Option<T>);
 
 impl<S: Store> Run<S> {
-    pub(super) fn body_kind(&self) -> StepKind {
-        let step = &self.kind.definition.steps[self.attempt.node.step];
-        match (self.phase, &step.compensation) {
-            (Phase::Undo, Some(compensation)) => compensation.kind,
-            (Phase::Probe, _) => StepKind::Call,
-            _ => step.kind,
-        }
+    fn step(&self) -> &Step {
+        &self.kind.definition.steps[self.attempt.node.step]
     }
 
     /// The name under which it is recorded.
     fn name(&self) -> String {
-        item_name(&self.kind.definition.steps[self.attempt.node.step].name, self.attempt.node.item)
+        item_name(&self.step().name, self.attempt.node.item)
     }
 
     fn timeout(&self) -> Duration {
-        let step = &self.kind.definition.steps[self.attempt.node.step];
-        let timeout = match self.phase {
-            Phase::Forward => Some(step.timeout),
-            Phase::Undo => step.compensation.as_ref().map(|undo| undo.timeout),
-            Phase::Probe => step.probe.as_ref().map(|probe| probe.timeout),
-        };
-        timeout.unwrap_or(step.timeout).min(LONGEST_PAUSE)
+        limit(self.step(), self.phase)
     }
 
     fn body<'a>(&'a self, capability: Capability<'a, S::Tx>) -> StepFuture<'a> {
@@ -124,9 +138,7 @@ impl<S: Store> Run<S> {
     }
 
     fn call(&self) -> Call {
-        let step_key = format!("{}/{}", self.saga, self.name());
-        let is_undo = self.phase == Phase::Undo;
-        Call::new(self.saga, step_key, is_undo, self.attempt.number, self.timeout(), self.stop.clone())
+        call(self.saga, self.step(), self.attempt, self.phase, self.stop.clone())
     }
 
     async fn as_call(&self) -> Ran<S::Tx> {

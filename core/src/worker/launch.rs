@@ -9,28 +9,21 @@ use crate::definition::StepKind;
 use crate::machine::{Action, Attempt, Node, Phase, Wait};
 use crate::saga::Data;
 use crate::store::WorkerStore;
-use crate::worker::attempt::{self, Finished, Run};
+use crate::worker::attempt::{self, Finished, Run, body_kind};
 use crate::worker::drive::Drive;
-use crate::worker::plan::WORTH_WAITING;
+use crate::worker::plan::{WORTH_WAITING, begins};
 use crate::worker::{child, waiting};
 
 impl<S: WorkerStore> Drive<S> {
-    /// Starts every attempt that is due and not under way. Nothing is undone while a forward attempt is under way.
+    /// Starts every attempt that is due and not under way.
     pub(super) fn launch(&mut self, actions: &[Action]) {
-        let forward_flying = self.forward_flying();
         for action in actions {
-            let (attempt, phase) = match action {
-                // A step that may turn out to have happened is not begun once more meanwhile.
-                Action::Run(attempt) if !self.is_flying(attempt.node, Phase::Probe) => (*attempt, Phase::Forward),
-                // While the attempt itself is under way nobody can say that it will not happen.
-                Action::Probe(attempt) if !self.is_flying(attempt.node, Phase::Forward) => (*attempt, Phase::Probe),
-                Action::Compensate(attempt) if !forward_flying => (*attempt, Phase::Undo),
+            match action {
                 Action::Accept { node, phase } if !self.is_flying(*node, *phase) => {
                     let now = self.clock.now();
                     let finished =
                         waiting::accept(&*self.kind.steps, &self.kind.definition, &self.state, *node, *phase, now);
                     self.land(*node, *phase, finished);
-                    continue;
                 }
                 Action::Upcast(step) => {
                     let node = Node { step: *step, item: None };
@@ -38,12 +31,12 @@ impl<S: WorkerStore> Drive<S> {
                         let event = waiting::upcast(&*self.kind.steps, self.data(node));
                         self.land(node, Phase::Forward, Some(Finished::event(node, Phase::Forward, event)));
                     }
-                    continue;
                 }
-                _ => continue,
-            };
-            if !self.is_flying(attempt.node, phase) && attempt.due.is_none_or(|due| due <= self.clock.now()) {
-                self.start(attempt, phase);
+                action => {
+                    if let Some((attempt, phase)) = begins(action, &self.flying, self.clock.now()) {
+                        self.start(attempt, phase);
+                    }
+                }
             }
         }
     }
@@ -70,18 +63,14 @@ impl<S: WorkerStore> Drive<S> {
 
     pub(super) fn start(&mut self, attempt: Attempt, phase: Phase) {
         let step = &self.kind.definition.steps[attempt.node.step];
-        let kind = match (phase, &step.compensation) {
-            (Phase::Forward, _) => step.kind,
-            (Phase::Undo, Some(undo)) => undo.kind,
-            _ => StepKind::Call,
-        };
-        if kind.waits() && !(kind == StepKind::Child && phase == Phase::Undo) {
+        if waiting::is_begun(step, phase) {
             let asker = waiting::Asker { saga: self.saga, priority: self.priority, trace: self.trace.as_deref() };
             let finished =
                 waiting::begin(&*self.kind.steps, asker, self.data(attempt.node), attempt, phase, self.clock.now());
             return self.land(attempt.node, phase, Some(finished));
         }
         self.flying.push((attempt.node, phase));
+        let kind = body_kind(step, phase);
         if kind == StepKind::Child {
             let child = self.state.record(&step.name, attempt.node.item).and_then(|record| record.child);
             let undo =

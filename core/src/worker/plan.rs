@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::definition::Definition;
 use crate::event::{Cause, Event, JournalRow, Outcome};
-use crate::machine::{self, Action, Direction, Node, Phase};
+use crate::machine::{self, Action, Attempt, Direction, Node, Phase};
 use crate::state::{State, item_name};
 use crate::store::{Head, Status};
 use crate::worker::failure::Tried;
@@ -134,6 +134,21 @@ fn fan_out(definition: &Definition, state: &State, step: usize, now: DateTime<Ut
 fn output(definition: &Definition, state: &State, outcome: Outcome) -> Option<crate::Json> {
     let last = definition.steps.len().checked_sub(1).filter(|_| outcome == Outcome::Completed)?;
     list::output(definition, state, last, None).ok().flatten()
+}
+
+/// The attempt that begins now, if one does, while these are under way.
+pub(crate) fn begins(action: &Action, flying: &[(Node, Phase)], now: DateTime<Utc>) -> Option<(Attempt, Phase)> {
+    let (attempt, phase, hindered) = match action {
+        // A step that may turn out to have happened is not begun once more meanwhile.
+        Action::Run(attempt) => (*attempt, Phase::Forward, flying.contains(&(attempt.node, Phase::Probe))),
+        // While the attempt itself is under way nobody can say that it will not happen.
+        Action::Probe(attempt) => (*attempt, Phase::Probe, flying.contains(&(attempt.node, Phase::Forward))),
+        // Nothing is undone while a forward attempt is under way.
+        Action::Compensate(attempt) => (*attempt, Phase::Undo, flying.iter().any(|(_, phase)| *phase != Phase::Undo)),
+        _ => return None,
+    };
+    let is_free = !hindered && !flying.contains(&(attempt.node, phase));
+    (is_free && attempt.due.is_none_or(|due| due <= now)).then_some((attempt, phase))
 }
 
 /// How long until there is something to do.

@@ -9,7 +9,7 @@ use crate::retry::LONGEST_PAUSE;
 use crate::saga::{Begin, Data, Steps};
 use crate::state::{Forward, State, Undo, Waiting, item_name};
 use crate::store::{Priority, StepTransaction};
-use crate::worker::attempt::{Finished, contain_now};
+use crate::worker::attempt::{Finished, body_kind, contain_now};
 use crate::worker::failure::Tried;
 use crate::{CORRELATION_HEADER, Correlation, IDEMPOTENCY_HEADER, SagaId};
 
@@ -19,6 +19,12 @@ pub(crate) struct Asker<'a> {
     pub(crate) saga: SagaId,
     pub(crate) priority: Priority,
     pub(crate) trace: Option<&'a str>,
+}
+
+/// Whether it begins something and then waits for the answer. To undo a child is to ask it, which takes a while.
+pub(crate) fn is_begun(step: &Step, phase: Phase) -> bool {
+    let kind = body_kind(step, phase);
+    kind.waits() && !(kind == StepKind::Child && phase == Phase::Undo)
 }
 
 /// Begins: what is sent or started goes into the append that says so.
