@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amends_postgres::Retention;
-use amends_relay::{AmqpUrl, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Topology};
+use amends_relay::{AmqpUrl, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Route, Topology};
 use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -73,7 +73,8 @@ pub(crate) struct Settings {
     reply_queue: String,
     reply_queue_kind: QueueKind,
     source: String,
-    lane: i16,
+    /// Where messages of certain types go.
+    routes: Vec<Route>,
     page: usize,
     wave: usize,
     confirm_seconds: u64,
@@ -107,7 +108,7 @@ impl Default for Settings {
             reply_queue: replies.name,
             reply_queue_kind: replies.kind,
             source: options.source,
-            lane: options.lane,
+            routes: options.routes,
             page: options.page,
             wave: options.wave,
             confirm_seconds: options.confirm_deadline.as_secs(),
@@ -189,7 +190,7 @@ impl Settings {
         };
         RelayOptions {
             name: self.name.clone(),
-            lane: self.lane,
+            routes: self.routes.clone(),
             exchange: self.exchange.clone(),
             source: self.source.clone(),
             topology,
