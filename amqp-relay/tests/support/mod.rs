@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub mod courier;
+pub mod private_broker;
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -29,6 +30,7 @@ pub fn amqp_url() -> String {
 pub struct World {
     pub database: TestDatabase,
     pub name: String,
+    pub broker: AmqpUrl,
     pub connection: Connection,
     pub channel: Channel,
     queues: Vec<String>,
@@ -36,17 +38,24 @@ pub struct World {
 
 impl World {
     pub async fn create() -> Self {
-        let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
+        Self::create_on(&amqp_url()).await
+    }
+
+    /// On a broker of its own, for example.
+    pub async fn create_on(broker: &str) -> Self {
+        let connection = Connection::connect(broker, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let name = format!("amends-test-{}", uuid::Uuid::new_v4().simple());
         let queues = vec![format!("{name}-replies"), format!("{name}-replies.dead")];
-        Self { database: TestDatabase::create().await, name, connection, channel, queues }
+        let broker = broker.parse().unwrap();
+        Self { database: TestDatabase::create().await, name, broker, connection, channel, queues }
     }
 
     pub fn pool(&self) -> &PgPool {
         self.database.pool()
     }
 
+    /// The broker that the tests share.
     pub fn url() -> AmqpUrl {
         amqp_url().parse().unwrap()
     }
@@ -77,7 +86,7 @@ impl World {
     }
 
     pub fn relay(&self, options: RelayOptions) -> Running {
-        Running::start(Relay::new(self.pool().clone(), Self::url(), options))
+        Running::start(Relay::new(self.pool().clone(), self.broker.clone(), options))
     }
 
     /// Everything in the queue, in order, until `count` different messages were seen.
@@ -124,6 +133,12 @@ impl World {
             assert!(Instant::now() < deadline, "nobody consumes {queue}");
             sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Connects anew, after the broker was away.
+    pub async fn reconnect(&mut self, broker: &str) {
+        self.connection = Connection::connect(broker, ConnectionProperties::default()).await.unwrap();
+        self.channel = self.connection.create_channel().await.unwrap();
     }
 
     pub async fn clean_up(self) {
