@@ -94,7 +94,7 @@ impl Default for RelayOptions {
             lane: 0,
             exchange: "amends".into(),
             source: "amends".into(),
-            topology: Topology { exchanges: vec!["amends".into()], queues: Vec::new() },
+            topology: Topology { exchanges: vec!["amends".into()], ..Topology::default() },
             replies: Some(ReplyQueue::default()),
             ordering: Ordering::Strict,
             lease: Duration::from_secs(10),
@@ -211,7 +211,7 @@ impl Relay {
         while channels.len() < CHANNELS {
             channels.push(broker::confirmed_channel(connection).await.map_err(early)?);
         }
-        self.options.topology.declare(&channels[0]).await.map_err(early)?;
+        self.options.topology.provide(&channels[0]).await.map_err(early)?;
         let Some(mut lane) = self.acquire(connection, shutdown).await.map_err(early)? else { return Ok(()) };
         self.set_active(true);
         let result = pump::run(&mut lane, connection, &channels, &self.options, shutdown).await;
