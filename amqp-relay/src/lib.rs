@@ -28,7 +28,7 @@ mod replies;
 pub mod telemetry;
 mod topology;
 
-pub use broker::AmqpUrl;
+pub use broker::{AmqpUrl, Broker};
 pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError, Order};
 pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
@@ -36,4 +36,7 @@ pub use incoming::Incoming;
 pub use participant::Work;
 pub use relay::{Ordering, Relay, RelayBuilder, RelayOptions, RelayState, Route};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
-pub use topology::{QueueKind, QueueTopology, Topology};
+pub use topology::{
+    Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,
+    QueueTopology, Topology, TopologyMode,
+};

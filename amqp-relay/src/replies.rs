@@ -46,14 +46,17 @@ impl Default for ReplyQueue {
 }
 
 impl ReplyQueue {
-    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer<Home> {
-        let queue = QueueTopology {
-            name: self.name.clone(),
+    /// The queue, with its bindings to the exchange that is published to and its dead letters.
+    pub fn topology(&self, exchange: &str) -> QueueTopology {
+        QueueTopology {
             kind: self.kind,
-            exchange: exchange.to_owned(),
-            patterns: vec![self.name.clone()],
             dead_letter_exchange: Some(format!("{}.dead", self.name)),
-        };
+            ..QueueTopology::new(&self.name, exchange, [&self.name])
+        }
+    }
+
+    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer<Home> {
+        let queue = self.topology(exchange);
         let options = ConsumerOptions {
             declare: self.declare,
             order: Order::Key,

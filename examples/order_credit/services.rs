@@ -3,9 +3,7 @@
 use amends::Sagas;
 use amends_postgres::PgStore;
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{
-    AmqpUrl, Consumer, ConsumerOptions, QueueKind, QueueTopology, Relay, RelayOptions, ReplyQueue, Topology,
-};
+use amends_relay::{AmqpUrl, Consumer, ConsumerOptions, QueueTopology, Relay, RelayOptions, ReplyQueue, Topology};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Connection, ConnectionProperties};
 use sqlx::{Executor, PgPool};
@@ -33,13 +31,7 @@ impl Services {
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let url = std::env::var("AMQP_URL")?.parse::<AmqpUrl>()?;
         let exchange = format!("example-credit-{}", uuid::Uuid::new_v4().simple());
-        let commands = QueueTopology {
-            name: format!("{exchange}.customers"),
-            kind: QueueKind::Classic,
-            exchange: exchange.clone(),
-            patterns: vec!["credit.*".to_owned()],
-            dead_letter_exchange: None,
-        };
+        let commands = QueueTopology::new(format!("{exchange}.customers"), &exchange, ["credit.*"]);
 
         // The relay of whoever asks takes the replies home.
         let replies = ReplyQueue { name: format!("{exchange}.replies"), ..ReplyQueue::default() };
@@ -77,6 +69,7 @@ impl Services {
 
 fn relay(pool: &PgPool, url: &AmqpUrl, commands: &QueueTopology, replies: Option<ReplyQueue>) -> Relay {
     let exchange = commands.exchange.clone();
-    let topology = Topology { exchanges: vec![exchange.clone()], queues: vec![commands.clone()] };
+    let topology =
+        Topology { exchanges: vec![exchange.as_str().into()], queues: vec![commands.clone()], ..Topology::default() };
     Relay::new(pool.clone(), url.clone(), RelayOptions { exchange, topology, replies, ..RelayOptions::default() })
 }

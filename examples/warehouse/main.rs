@@ -5,7 +5,7 @@ mod ledger;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use amends_relay::{AmqpUrl, Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueKind, QueueTopology};
+use amends_relay::{AmqpUrl, Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use axum::Router;
 use axum::routing::get;
@@ -57,11 +57,8 @@ async fn warehouse(args: Args) -> Result<(), Failure> {
     amends_postgres::schema::check(&pool).await?;
 
     let queue = QueueTopology {
-        name: args.queue,
-        kind: QueueKind::Classic,
         dead_letter_exchange: Some(format!("{}.dead", args.exchange)),
-        exchange: args.exchange,
-        patterns: vec!["order.*".into(), "stock.*".into()],
+        ..QueueTopology::new(args.queue, args.exchange, ["order.*", "stock.*"])
     };
     let consumer = Consumer::new(pool, args.amqp, ConsumerOptions::new("warehouse", queue), Ledger);
 

@@ -46,7 +46,7 @@ impl RelayBuilder {
     pub fn exchange(self, exchange: impl Into<String>) -> Self {
         let exchange = exchange.into();
         self.with(|options| {
-            options.topology.exchanges = vec![exchange.clone()];
+            options.topology.exchanges = vec![exchange.as_str().into()];
             options.exchange = exchange;
         })
     }

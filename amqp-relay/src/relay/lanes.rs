@@ -70,7 +70,7 @@ impl Relay {
     ) -> Result<(), RelayError> {
         let options = &self.options;
         let channel = broker::confirmed_channel(connection).await?;
-        options.topology.declare(&channel).await?;
+        options.topology.provide(&channel).await?;
         self.state.connected.store(true, Atomic::Relaxed);
         *pause = Duration::from_millis(100);
         while !shutdown.is_cancelled() {

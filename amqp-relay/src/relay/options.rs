@@ -49,7 +49,7 @@ impl Default for RelayOptions {
             exchange: "amends".into(),
             routes: Vec::new(),
             source: "amends".into(),
-            topology: Topology { exchanges: vec!["amends".into()], queues: Vec::new() },
+            topology: Topology { exchanges: vec!["amends".into()], ..Topology::default() },
             replies: Some(ReplyQueue::default()),
             ordering: Ordering::Strict,
             lease: Duration::from_secs(10),

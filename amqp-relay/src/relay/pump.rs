@@ -230,7 +230,7 @@ impl Pump<'_> {
 /// An exchange may be gone because somebody has deleted it. What cannot be declared is missed by its own messages alone.
 async fn declare_again(connection: &Connection, topology: &Topology) -> Result<(), RelayError> {
     let channel = broker::confirmed_channel(connection).await?;
-    if let Err(error) = topology.declare(&channel).await {
+    if let Err(error) = topology.provide(&channel).await {
         tracing::warn!(%error, "cannot declare the topology again");
     }
     Ok(())
