@@ -7,11 +7,12 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lapin::{Channel, Connection, Event};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::short;
 use crate::relay::RelayOptions;
+use crate::relay::wake::Wake;
 use crate::relay::wave::{self, Target, Verdict};
 use crate::relay::window::{Wave, Window, unpublished};
 use crate::{RelayError, telemetry};
@@ -34,7 +35,7 @@ struct Pump<'a> {
     /// The last read found less than a page.
     drained: bool,
     next_held: Instant,
-    pause: Duration,
+    wake: Wake,
 }
 
 /// Runs until `shutdown`, then finishes what it has read.
@@ -43,6 +44,7 @@ pub(super) async fn run(
     connection: &Connection,
     channels: &[Channel],
     options: &RelayOptions,
+    wake: Wake,
     shutdown: &CancellationToken,
 ) -> Result<(), RelayError> {
     let target = Target {
@@ -61,13 +63,10 @@ pub(super) async fn run(
         flying: FuturesUnordered::new(),
         drained: false,
         next_held: Instant::now(),
-        pause: SHORTEST_PAUSE,
+        wake,
     };
     pump.run(connection, shutdown).await
 }
-
-/// The first pause after work; it doubles up to the poll interval.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 
 impl Pump<'_> {
     async fn run(mut self, connection: &Connection, shutdown: &CancellationToken) -> Result<(), RelayError> {
@@ -87,6 +86,7 @@ impl Pump<'_> {
                 }
                 self.retry_held().await?;
             }
+            let until_held = if self.lane.has_held() { self.next_held - Instant::now() } else { Duration::MAX };
             tokio::select! {
                 Some((channel, wave, verdicts)) = self.flying.next(), if !self.flying.is_empty() => {
                     self.idle_channels.push(channel);
@@ -94,10 +94,7 @@ impl Pump<'_> {
                 }
                 _ = renewal.tick() => self.lane.renew().await?,
                 event = events.next() => on_event(event)?,
-                () = sleep(self.pause), if self.window.is_empty() && self.drained => {
-                    self.drained = false;
-                    self.pause = (self.pause * 2).min(self.options.poll);
-                }
+                () = self.wake.up(until_held), if self.window.is_empty() && self.drained => self.drained = false,
                 () = shutdown.cancelled(), if !stopping => {}
                 // A window that has pages and nothing flying has something to settle or to launch at once.
                 () = std::future::ready(()), if self.flying.is_empty() && !(self.window.is_empty() && self.drained) => {}
@@ -111,7 +108,7 @@ impl Pump<'_> {
             let page = self.lane.read(self.options.page).await?;
             self.drained = !page.full;
             if !page.messages.is_empty() {
-                self.pause = SHORTEST_PAUSE;
+                self.wake.busy();
             }
             let lane = &*self.lane;
             self.window.push(page, |key| lane.is_held(key));
