@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends::{Error, StoreError};
-use amends_postgres::Inbox;
+use amends_postgres::{Hints, Inbox};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -72,6 +72,8 @@ pub struct Consumer<H> {
     url: AmqpUrl,
     options: ConsumerOptions,
     handler: Arc<H>,
+    /// For what its handler publishes and answers.
+    _hints: Hints,
 }
 
 /// Which messages of a queue wait for each other.
@@ -132,7 +134,8 @@ enum Handled {
 impl<H: Handler> Consumer<H> {
     /// A consumer that handles messages in the database of `pool`.
     pub fn new(pool: PgPool, url: AmqpUrl, options: ConsumerOptions, handler: H) -> Self {
-        Self { pool, url, options, handler: Arc::new(handler) }
+        let hints = Hints::of(&pool);
+        Self { pool, url, options, handler: Arc::new(handler), _hints: hints }
     }
 
     /// Runs until `shutdown`, through every failure of the broker and of the database. A message that was being handled is

@@ -53,6 +53,7 @@
 //! # }
 //! ```
 
+mod bell;
 mod call;
 mod correlation;
 pub mod definition;

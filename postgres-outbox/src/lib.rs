@@ -21,6 +21,7 @@ mod columns;
 pub mod cursor;
 mod effects;
 mod error;
+mod hints;
 mod hook;
 mod inbox;
 mod load;
@@ -41,6 +42,7 @@ mod workers;
 mod writer;
 
 pub use barrier::{Barrier, Passage};
+pub use hints::Hints;
 #[cfg(feature = "testing")]
 pub use hook::set_hook;
 pub use inbox::Inbox;

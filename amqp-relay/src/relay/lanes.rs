@@ -70,8 +70,8 @@ impl Relay {
     ) -> Result<(), RelayError> {
         let options = &self.options;
         let channel = broker::confirmed_channel(connection).await?;
-        options.topology.provide(&channel).await?;
         self.state.connected.store(true, Atomic::Relaxed);
+        options.topology.provide(&channel).await?;
         *pause = Duration::from_millis(100);
         while !shutdown.is_cancelled() {
             if !connection.status().connected() {
@@ -97,7 +97,14 @@ impl Relay {
     }
 
     fn session(&self, lane: i16) -> Session {
-        Session { pool: self.pool.clone(), url: self.url.clone(), relay: self.id, options: self.options.clone(), lane }
+        Session {
+            pool: self.pool.clone(),
+            url: self.url.clone(),
+            hints: self.hints.clone(),
+            relay: self.id,
+            options: self.options.clone(),
+            lane,
+        }
     }
 }
 

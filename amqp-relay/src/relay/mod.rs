@@ -11,6 +11,7 @@ mod pump;
 mod routes;
 mod session;
 mod share;
+mod wake;
 mod wave;
 mod window;
 
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Atomic};
 use std::time::Duration;
 
-use amends_postgres::{Retained, Retention};
+use amends_postgres::{Hints, Retained, Retention};
 use sqlx::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,7 @@ pub struct Relay {
     id: Uuid,
     options: RelayOptions,
     state: Arc<RelayState>,
+    hints: Hints,
 }
 
 /// What a relay is doing, for health checks.
@@ -83,7 +85,8 @@ impl Relay {
 
     /// A relay from a database to a broker.
     pub fn new(pool: PgPool, url: AmqpUrl, options: RelayOptions) -> Self {
-        Self { pool, url, id: Uuid::now_v7(), options, state: Arc::default() }
+        let hints = Hints::of(&pool);
+        Self { pool, url, id: Uuid::now_v7(), options, state: Arc::default(), hints }
     }
 
     /// What it is doing, for health checks.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use amends_postgres::Hints;
 use amends_postgres::cursor::Lane;
 use sqlx::PgPool;
 use tokio::time::sleep;
@@ -9,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::{self, AmqpUrl};
+use crate::relay::wake::Wake;
 use crate::relay::{RelayOptions, jitter, pump};
 use crate::{RelayError, telemetry};
 
@@ -20,6 +22,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Session {
     pub(super) pool: PgPool,
     pub(super) url: AmqpUrl,
+    pub(super) hints: Hints,
     pub(super) relay: Uuid,
     pub(super) options: RelayOptions,
     pub(super) lane: i16,
@@ -68,7 +71,8 @@ impl Session {
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
         metrics::gauge!(telemetry::ACTIVE).increment(1.0);
-        let result = pump::run(&mut lane, connection, &self.options, stop).await;
+        let wake = Wake::new(self.hints.outbox(), self.options.poll);
+        let result = pump::run(&mut lane, connection, &self.options, wake, stop).await;
         metrics::gauge!(telemetry::ACTIVE).decrement(1.0);
         // A lane that was lost is not ours to release; otherwise others need not wait.
         if let Err(error) = lane.release().await {
