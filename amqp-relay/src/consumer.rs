@@ -57,9 +57,12 @@ impl From<Error> for HandlerError {
     /// What can never be stored is rejected; the rest is tried again.
     fn from(error: Error) -> Self {
         match error {
-            Error::Json { .. } | Error::KeyConflict { .. } | Error::Store(StoreError::Refused(_)) => {
-                Self::Reject(error.to_string())
-            }
+            Error::Json { .. }
+            | Error::Encoding { .. }
+            | Error::TooLarge { .. }
+            | Error::NotPacked { .. }
+            | Error::KeyConflict { .. }
+            | Error::Store(StoreError::Refused(_)) => Self::Reject(error.to_string()),
             error => Self::Retry(Box::new(error)),
         }
     }

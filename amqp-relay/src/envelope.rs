@@ -1,9 +1,13 @@
 //! Messages on the wire: `CloudEvents` 1.0 in binary mode over AMQP, with W3C trace context in the headers.
+//!
+//! The attributes have the prefix `cloudEvents_`, which the binding prefers to `cloudEvents:`. The key is the event's subject,
+//! and its partition key by the extension of that name.
 
 use std::collections::BTreeMap;
 
-use amends::{CORRELATION_HEADER, IDEMPOTENCY_HEADER, sanitize};
+use amends::{CONTENT_ENCODING_HEADER, CORRELATION_HEADER, IDEMPOTENCY_HEADER, sanitize};
 use amends_postgres::cursor::Sequenced;
+use chrono::SecondsFormat;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
@@ -14,6 +18,9 @@ use crate::broker::short;
 pub const KEY_HEADER: &str = "amends-key";
 /// The header with the message's place in the outbox: messages of one key have growing numbers.
 pub const SEQ_HEADER: &str = "amends-seq";
+
+/// Under this name handlers see the property of the same name.
+pub(crate) const CONTENT_TYPE_HEADER: &str = "content-type";
 
 /// Persistent, always.
 const PERSISTENT: u8 = 2;
@@ -30,16 +37,27 @@ pub(crate) fn properties(
     for (name, value) in &message.headers {
         headers.insert(short("header", name)?, text(value));
     }
-    headers.insert("cloudEvents:specversion".into(), text("1.0"));
-    headers.insert("cloudEvents:id".into(), text(&id));
-    headers.insert("cloudEvents:type".into(), text(&message.name));
-    headers.insert("cloudEvents:source".into(), text(source));
-    headers.insert("cloudEvents:time".into(), text(&sequenced.created_at.to_rfc3339()));
+    headers.insert("cloudEvents_specversion".into(), text("1.0"));
+    headers.insert("cloudEvents_id".into(), text(&id));
+    headers.insert("cloudEvents_type".into(), text(&message.name));
+    headers.insert("cloudEvents_source".into(), text(source));
+    let time = sequenced.created_at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    headers.insert("cloudEvents_time".into(), text(&time));
     headers.insert(SEQ_HEADER.into(), AMQPValue::LongLongInt(sequenced.seq));
     if let Some(key) = &message.key {
         headers.insert(KEY_HEADER.into(), text(key));
+        headers.insert("cloudEvents_subject".into(), text(key));
+        headers.insert("cloudEvents_partitionkey".into(), text(key));
+    }
+    for (name, attribute) in [("traceparent", "cloudEvents_traceparent"), ("tracestate", "cloudEvents_tracestate")] {
+        if let Some(value) = message.headers.get(name) {
+            headers.insert(attribute.into(), text(value));
+        }
     }
     let mut properties = BasicProperties::default();
+    if let Some(encodings) = message.headers.get(CONTENT_ENCODING_HEADER) {
+        properties = properties.with_content_encoding(short("content encoding", encodings)?);
+    }
     if let Some(correlation) = message.headers.get(CORRELATION_HEADER) {
         // One that is too long for the property is in the header all the same.
         if let Ok(id) = ShortString::try_new(correlation.as_str()) {
@@ -69,10 +87,20 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }
 
-/// The headers of a message that was received, those that are texts or whole numbers.
+/// The headers of a message that was received, those that are texts or whole numbers, and what describes its content.
 pub(crate) fn headers(properties: &BasicProperties) -> BTreeMap<String, String> {
     let all = properties.headers().iter().flat_map(FieldTable::inner);
-    all.filter_map(|(name, value)| Some((sanitize(name.as_str()), readable(value)?))).collect()
+    let mut headers: BTreeMap<_, _> =
+        all.filter_map(|(name, value)| Some((sanitize(name.as_str()), readable(value)?))).collect();
+    let described =
+        [(CONTENT_TYPE_HEADER, properties.content_type()), (CONTENT_ENCODING_HEADER, properties.content_encoding())];
+    for (name, property) in described {
+        // A publisher in another language may set only the property; ours sets both.
+        if let Some(value) = property.as_ref().map(|value| sanitize(value.as_str())).filter(|value| !value.is_empty()) {
+            headers.insert(name.to_owned(), value);
+        }
+    }
+    headers
 }
 
 fn readable(value: &AMQPValue) -> Option<String> {

@@ -27,6 +27,7 @@ mod relay;
 mod replies;
 pub mod telemetry;
 mod topology;
+mod unpacking;
 
 pub use broker::AmqpUrl;
 pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError, Order};
@@ -37,3 +38,4 @@ pub use participant::Work;
 pub use relay::{Ordering, Relay, RelayOptions, RelayState};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
 pub use topology::{QueueKind, QueueTopology, Topology};
+pub use unpacking::Unpacking;
