@@ -121,8 +121,8 @@ mod tests {
 
     use super::*;
 
-    fn published(headers: &[(&str, &str)], reply_to: Option<&ShortString>) -> BasicProperties {
-        let message = OutboxMessage {
+    fn message(headers: &[(&str, &str)]) -> OutboxMessage {
+        OutboxMessage {
             id: MessageId::new(),
             topic: "parcel.ship".into(),
             name: "parcel.ship".into(),
@@ -130,8 +130,74 @@ mod tests {
             content_type: "application/json".into(),
             headers: headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect(),
             payload: b"{}".to_vec(),
-        };
+        }
+    }
+
+    fn published(headers: &[(&str, &str)], reply_to: Option<&ShortString>) -> BasicProperties {
+        let message = message(headers);
         properties(&Sequenced { message, seq: 1, created_at: chrono::Utc::now() }, "test", reply_to).unwrap()
+    }
+
+    #[test]
+    fn an_event_is_a_cloud_event_in_binary_mode() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let headers = [("traceparent", trace), (CONTENT_ENCODING_HEADER, "zstd"), ("custom", "x")];
+        let message = OutboxMessage { key: Some("o-7".into()), ..message(&headers) };
+        let created_at = chrono::DateTime::UNIX_EPOCH + chrono::Duration::milliseconds(1_500);
+        let properties = properties(&Sequenced { message, seq: 7, created_at }, "/shop/orders", None).unwrap();
+
+        let found = super::headers(&properties);
+        let expected = [
+            ("specversion", "1.0"),
+            ("type", "parcel.ship"),
+            ("source", "/shop/orders"),
+            ("time", "1970-01-01T00:00:01.500Z"),
+            ("subject", "o-7"),
+            ("partitionkey", "o-7"),
+            ("traceparent", trace),
+        ];
+        for (attribute, value) in expected {
+            assert_eq!(found[&format!("cloudEvents_{attribute}")], value, "{attribute}");
+        }
+        let id = properties.message_id().as_ref().unwrap().to_string();
+        assert_eq!((&found["cloudEvents_id"], &*found["traceparent"], &*found["custom"]), (&id, trace, "x"));
+        // `datacontenttype` is the property itself, and has no header.
+        assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+        assert!(!found.contains_key("cloudEvents_datacontenttype") && !found.contains_key("cloudEvents_tracestate"));
+        assert_eq!(properties.content_encoding().as_ref().unwrap().as_str(), "zstd");
+        let names = found.keys().filter_map(|name| name.strip_prefix("cloudEvents_"));
+        assert!(
+            names.clone().all(|name| name.chars().all(|c| c.is_ascii_lowercase())),
+            "names as the specification wants"
+        );
+        assert_eq!(names.count(), 8);
+    }
+
+    #[test]
+    fn what_describes_the_content_is_seen_though_only_a_property_says_it() {
+        let foreign = BasicProperties::default()
+            .with_content_type("application/x-protobuf".into())
+            .with_content_encoding("gzip".into());
+        let found = headers(&foreign);
+        assert_eq!(
+            (&*found[CONTENT_TYPE_HEADER], &*found[CONTENT_ENCODING_HEADER]),
+            ("application/x-protobuf", "gzip")
+        );
+        assert!(headers(&BasicProperties::default().with_content_encoding("".into())).is_empty());
+    }
+
+    #[test]
+    fn what_fits_the_outbox_fits_a_message() {
+        let longest = "x".repeat(amends::MAX_NAME_BYTES);
+        let message = OutboxMessage {
+            topic: longest.clone(),
+            name: longest.clone(),
+            content_type: longest.clone(),
+            ..message(&[(&longest, &longest), (CONTENT_ENCODING_HEADER, &longest)])
+        };
+        message.check().unwrap();
+        let sequenced = Sequenced { message, seq: 1, created_at: chrono::Utc::now() };
+        assert!(properties(&sequenced, "test", None).is_ok() && routing_key(&sequenced).is_ok());
     }
 
     #[test]

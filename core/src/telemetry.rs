@@ -39,7 +39,7 @@ pub(crate) fn attempt_span(
 pub(crate) fn create_span(name: &'static str, id: MessageId) -> Span {
     tracing::info_span!(
         "message.create",
-        otel.name = format_args!("create {name}"),
+        otel.name = %format_args!("create {name}"),
         otel.kind = "producer",
         messaging.system = "rabbitmq",
         messaging.operation.name = "create",
