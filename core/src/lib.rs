@@ -53,6 +53,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "asyncapi")]
+pub mod asyncapi;
 mod call;
 mod correlation;
 pub mod definition;
