@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::broker::{self, AmqpUrl, short, soon};
 use crate::lines::{Arrived, Lines};
@@ -57,9 +58,12 @@ impl From<Error> for HandlerError {
     /// What can never be stored is rejected; the rest is tried again.
     fn from(error: Error) -> Self {
         match error {
-            Error::Json { .. } | Error::KeyConflict { .. } | Error::Store(StoreError::Refused(_)) => {
-                Self::Reject(error.to_string())
-            }
+            Error::Json { .. }
+            | Error::Encoding { .. }
+            | Error::TooLarge { .. }
+            | Error::NotPacked { .. }
+            | Error::KeyConflict { .. }
+            | Error::Store(StoreError::Refused(_)) => Self::Reject(error.to_string()),
             error => Self::Retry(Box::new(error)),
         }
     }
@@ -269,7 +273,8 @@ impl<H: Handler> Consumer<H> {
             Err(reason) => return Ok(Handled::Rejected(reason.clone())),
         };
         let (pool, handler, consumer) = (self.pool.clone(), Arc::clone(&self.handler), self.options.name.clone());
-        let handling = tokio::spawn(async move {
+        let span = telemetry::process_span(&consumer, &self.options.queue.name, &message);
+        let handling = async move {
             let mut tx = pool.begin().await?;
             if !Inbox::insert(&mut tx, &consumer, &message.id).await? {
                 tx.rollback().await?;
@@ -285,7 +290,7 @@ impl<H: Handler> Consumer<H> {
                     Err(error)
                 }
             }
-        });
-        handling.await.unwrap_or_else(|panic| Err(HandlerError::Retry(Box::new(panic))))
+        };
+        tokio::spawn(handling.instrument(span)).await.unwrap_or_else(|panic| Err(HandlerError::Retry(Box::new(panic))))
     }
 }

@@ -138,7 +138,15 @@ pub trait StepTransaction: Send + 'static {
     where
         Self: Sized,
     {
-        let message = OutboxMessage::new(message).map_err(StepError::from_data)?;
+        self.publish_message(OutboxMessage::new(message).map_err(StepError::from_data)?)
+    }
+
+    /// As [`publish`](Self::publish), what [`Payloads::pack`](crate::Payloads::pack) has made, or a message of no Rust type.
+    ///
+    /// # Errors
+    /// Returns [`StepError::Unpublishable`] if it is too large.
+    fn publish_message(&mut self, message: OutboxMessage) -> Result<(), StepError> {
+        message.check().map_err(StepError::from_data)?;
         self.outbox().push(message);
         Ok(())
     }

@@ -22,21 +22,23 @@ impl Outbox {
     /// Relays hear of it a few milliseconds after the commit if this process holds [`Hints`](crate::Hints) of the database.
     ///
     /// # Errors
-    /// [`Error::Json`] if the message cannot be stored; [`Error::Store`] if the database refuses.
+    /// As [`OutboxMessage::new`] if the message cannot be stored or sent; [`Error::Store`] if the database refuses.
     pub async fn publish<M: Message>(conn: &mut PgConnection, message: &M) -> Result<MessageId, Error> {
         let message = OutboxMessage::new(message)?;
         Self::publish_all(conn, std::slice::from_ref(&message)).await?;
         Ok(message.id)
     }
 
-    /// Publishes messages, in their order, with one statement.
+    /// Publishes messages, in their order, with one statement: what [`Payloads::pack`](amends::Payloads::pack) has made, or
+    /// messages of no Rust type.
     ///
     /// # Errors
-    /// [`Error::Store`] if the database refuses.
+    /// As [`OutboxMessage::check`], before anything is written; [`Error::Store`] if the database refuses.
     pub async fn publish_all(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Result<(), Error> {
         if messages.is_empty() {
             return Ok(());
         }
+        messages.iter().try_for_each(OutboxMessage::check)?;
         let columns: OutboxColumns = messages.iter().collect();
         let mut bound = Bound::default();
         columns.bind(&mut bound);

@@ -124,6 +124,14 @@ impl StepTx {
         StepTransaction::publish(self, message)
     }
 
+    /// As [`publish`](Self::publish), what [`Payloads::pack`](amends::Payloads::pack) has made.
+    ///
+    /// # Errors
+    /// Returns [`StepError::Unpublishable`] if it is too large.
+    pub fn publish_message(&mut self, message: OutboxMessage) -> Result<(), StepError> {
+        StepTransaction::publish_message(self, message)
+    }
+
     /// Whether the transaction is still the step's own, and when the record was written, if it was.
     async fn record(&mut self, append: &Append) -> Result<(bool, Option<DateTime<Utc>>), sqlx::Error> {
         let mut effects = EffectColumns::default();

@@ -129,6 +129,7 @@ pub(crate) struct Settings {
     keep_keys_days: u64,
     keep_inbox_days: u64,
     keep_barrier_days: u64,
+    keep_payloads_days: u64,
 }
 
 impl Default for Settings {
@@ -170,6 +171,7 @@ impl Default for Settings {
             keep_keys_days: days(retention.keys),
             keep_inbox_days: days(retention.inbox),
             keep_barrier_days: days(retention.barrier),
+            keep_payloads_days: days(retention.payloads),
         }
     }
 }
@@ -312,6 +314,7 @@ impl Settings {
             keys: days(self.keep_keys_days),
             inbox: days(self.keep_inbox_days),
             barrier: days(self.keep_barrier_days),
+            payloads: days(self.keep_payloads_days),
         }
     }
 }
