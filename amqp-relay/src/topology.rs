@@ -19,7 +19,7 @@ pub struct Topology {
 }
 
 /// A durable queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QueueTopology {
     /// Its name.
@@ -34,6 +34,10 @@ pub struct QueueTopology {
     /// What its consumer refuses for good goes to this exchange, and from there to the queue `<name>.dead`.
     #[serde(default)]
     pub dead_letter_exchange: Option<String>,
+    /// Of several consumers one gets all messages, and another only when that one is gone: so their order is kept across
+    /// instances. A queue that exists without it must be deleted first.
+    #[serde(default)]
+    pub single_active_consumer: bool,
 }
 
 /// The type of a queue.
@@ -64,6 +68,16 @@ impl Topology {
 }
 
 impl QueueTopology {
+    /// A classic queue that is bound to an exchange by these patterns.
+    pub fn new(
+        name: impl Into<String>,
+        exchange: impl Into<String>,
+        patterns: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        let patterns = patterns.into_iter().map(Into::into).collect();
+        Self { name: name.into(), exchange: exchange.into(), patterns, ..Self::default() }
+    }
+
     pub(crate) async fn declare(&self, channel: &Channel) -> Result<(), RelayError> {
         declare_exchange(channel, &self.exchange).await?;
         let mut arguments = self.kind.arguments();
@@ -74,6 +88,9 @@ impl QueueTopology {
             bind(channel, &grave, dead, &self.name).await?;
             arguments.insert("x-dead-letter-exchange".into(), text(dead));
             arguments.insert("x-dead-letter-routing-key".into(), text(&self.name));
+        }
+        if self.single_active_consumer {
+            arguments.insert("x-single-active-consumer".into(), AMQPValue::Boolean(true));
         }
         declare_queue(channel, &self.name, arguments).await?;
         for pattern in &self.patterns {

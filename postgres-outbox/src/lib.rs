@@ -41,9 +41,10 @@ mod workers;
 mod writer;
 
 pub use barrier::{Barrier, Passage};
+pub use error::is_unavailable;
 #[cfg(feature = "testing")]
 pub use hook::set_hook;
-pub use inbox::Inbox;
+pub use inbox::{Inbox, Inserted, Received};
 pub use outbox::Outbox;
 pub use reply::{Delivered, deliver_reply};
 pub use retention::{Retained, Retention};

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{AmqpUrl, QueueKind, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
+use amends_relay::{AmqpUrl, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -55,13 +55,7 @@ impl World {
     pub fn queue(&mut self, suffix: &str, patterns: &[&str]) -> QueueTopology {
         let name = format!("{}-{suffix}", self.name);
         self.queues.extend([name.clone(), format!("{name}.dead")]);
-        QueueTopology {
-            name,
-            kind: QueueKind::Classic,
-            exchange: self.name.clone(),
-            patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
-            dead_letter_exchange: None,
-        }
+        QueueTopology::new(name, &self.name, patterns.iter().copied())
     }
 
     pub fn options(&self, queues: Vec<QueueTopology>) -> RelayOptions {
@@ -129,6 +123,8 @@ impl World {
     pub async fn clean_up(self) {
         for queue in &self.queues {
             let _ = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+            // The dead letters of a consumer have an exchange of that name.
+            let _ = self.channel.exchange_delete(queue.as_str().into(), ExchangeDeleteOptions::default()).await;
         }
         for exchange in [self.name.clone(), format!("{}-dead", self.name), format!("{}-replies.dead", self.name)] {
             let _ = self.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await;
