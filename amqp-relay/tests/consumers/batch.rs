@@ -26,7 +26,9 @@ async fn what_waits_in_the_queue_is_handled_in_few_transactions_each_message_onc
     let mut world = world().await;
     let queue = world.queue("ledger", &["#"]);
     // It exists, and is filled, before anybody looks.
-    Consuming::start(consumer(&world, &queue).batch(20, SOON, write_all)).stop().await;
+    let first = Consuming::start(consumer(&world, &queue).batch(20, SOON, write_all));
+    world.until_consumed(&queue.name).await;
+    first.stop().await;
     for number in 0..100 {
         let text = number.to_string();
         for _ in 0..2 {

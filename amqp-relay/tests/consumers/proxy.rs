@@ -49,9 +49,9 @@ impl Proxy {
         self.url.as_str().parse().unwrap()
     }
 
-    /// Cuts every connection.
+    /// Cuts every connection that there is.
     pub(crate) fn cut(&self) {
-        self.orders.send(Order::Cut).unwrap();
+        let _ = self.orders.send(Order::Cut);
     }
 
     /// Acknowledges on the first channel what was never delivered. The broker closes the channel with 406, as it does when
