@@ -20,6 +20,7 @@ mod claim;
 mod columns;
 pub mod cursor;
 mod effects;
+mod entry;
 mod error;
 mod hook;
 mod inbox;
@@ -41,6 +42,7 @@ mod workers;
 mod writer;
 
 pub use barrier::{Barrier, Passage};
+pub use entry::{Entry, Turn};
 pub use error::is_unavailable;
 #[cfg(feature = "testing")]
 pub use hook::set_hook;
