@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use amends_relay::{AmqpUrl, KEY_HEADER, QueueKind, QueueTopology, Relay, RelayOptions, SEQ_HEADER, Topology};
+use amends_relay::{AmqpUrl, KEY_HEADER, QueueTopology, Relay, RelayOptions, SEQ_HEADER, Topology};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{
@@ -143,13 +143,7 @@ fn envelope(number: usize) -> BasicProperties {
 }
 
 fn queue() -> QueueTopology {
-    QueueTopology {
-        name: NAME.into(),
-        kind: QueueKind::Classic,
-        exchange: NAME.into(),
-        patterns: vec!["#".into()],
-        dead_letter_exchange: None,
-    }
+    QueueTopology::new(NAME, NAME, ["#"])
 }
 
 async fn declare(channel: &Channel, queue: &QueueTopology) -> Result<(), Fault> {
