@@ -8,6 +8,7 @@ mod lanes;
 mod model;
 mod options;
 mod pump;
+mod replay;
 mod routes;
 mod session;
 mod share;
@@ -30,6 +31,7 @@ use crate::telemetry;
 
 pub use builder::RelayBuilder;
 pub use options::RelayOptions;
+pub use replay::{REPLAYED_HEADER, Replay, Replayed};
 pub use routes::Route;
 pub use window::Ordering;
 

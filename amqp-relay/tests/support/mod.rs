@@ -85,6 +85,11 @@ impl World {
         Running::start(Relay::new(self.pool().clone(), self.broker.clone(), options))
     }
 
+    /// Declares a queue, with what it is bound to.
+    pub async fn declare(&self, queue: &QueueTopology) {
+        Topology { queues: vec![queue.clone()], ..Topology::default() }.ensure(&Self::url()).await.unwrap();
+    }
+
     /// Everything in the queue, in order, until `count` different messages were seen.
     pub async fn drain(&self, queue: &QueueTopology, count: usize) -> Vec<Got> {
         let mut got = Vec::new();
