@@ -61,10 +61,6 @@ pub(crate) fn properties(
         .with_headers(headers))
 }
 
-pub(crate) fn routing_key(sequenced: &Sequenced) -> Result<ShortString, RelayError> {
-    short("routing key", &sequenced.message.topic)
-}
-
 fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(value))
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use amends_postgres::Retention;
 use amends_relay::{
-    Broker, ExchangeTopology, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Topology, TopologyMode,
+    Broker, ExchangeTopology, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Route, Topology,
+    TopologyMode,
 };
 use clap::Args;
 use figment::Figment;
@@ -114,7 +115,8 @@ pub(crate) struct Settings {
     reply_queue: String,
     reply_queue_kind: QueueKind,
     source: String,
-    lane: i16,
+    /// Where messages of certain types go.
+    routes: Vec<Route>,
     page: usize,
     wave: usize,
     confirm_seconds: u64,
@@ -156,7 +158,7 @@ impl Default for Settings {
             reply_queue: replies.name,
             reply_queue_kind: replies.kind,
             source: options.source,
-            lane: options.lane,
+            routes: options.routes,
             page: options.page,
             wave: options.wave,
             confirm_seconds: options.confirm_deadline.as_secs(),
@@ -286,7 +288,7 @@ impl Settings {
         };
         RelayOptions {
             name: self.name.clone(),
-            lane: self.lane,
+            routes: self.routes.clone(),
             exchange: self.exchange.clone(),
             source: self.source.clone(),
             topology: self.topology(),
