@@ -34,7 +34,7 @@ pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
 pub use incoming::Incoming;
 pub use participant::Work;
-pub use relay::{Ordering, Relay, RelayBuilder, RelayOptions, RelayState, Route};
+pub use relay::{Ordering, Relay, RelayBuilder, RelayOptions, RelayState, Route, Trouble};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
 pub use topology::{
     Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,

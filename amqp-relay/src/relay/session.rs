@@ -1,5 +1,6 @@
 //! A lane for as long as one connection to the broker and one to the database hold.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_postgres::cursor::Lane;
@@ -9,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::{self, AmqpUrl};
-use crate::relay::{RelayOptions, jitter, pump};
+use crate::relay::state::Gate;
+use crate::relay::{RelayOptions, RelayState, jitter, pump};
 use crate::{RelayError, telemetry};
 
 /// The longest pause before a lane is tried again.
@@ -23,6 +25,7 @@ pub(super) struct Session {
     pub(super) relay: Uuid,
     pub(super) options: RelayOptions,
     pub(super) lane: i16,
+    pub(super) state: Arc<RelayState>,
 }
 
 impl Session {
@@ -68,7 +71,8 @@ impl Session {
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
         metrics::gauge!(telemetry::ACTIVE).increment(1.0);
-        let result = pump::run(&mut lane, connection, &self.options, stop).await;
+        let gate = Gate::new(&self.state, self.lane);
+        let result = pump::run(&mut lane, connection, &self.options, gate, stop).await;
         metrics::gauge!(telemetry::ACTIVE).decrement(1.0);
         // A lane that was lost is not ours to release; otherwise others need not wait.
         if let Err(error) = lane.release().await {

@@ -32,10 +32,9 @@ async fn pauses_and_goes_on(alarm: &[&str], relief: &[&str]) {
     })
     .await;
     scene.write(11..=60).done().await;
-    eventually("the relay is blocked", || {
-        scene.broker.ctl(&["list_connections", "state"]).lines().any(|state| state.trim() == "blocked")
-    })
-    .await;
+    eventually("the relay is blocked, and says so", || relay.relay.state().is_blocked()).await;
+    let trouble = relay.relay.state().trouble().unwrap().to_string();
+    assert!(trouble.contains("taken no messages") && trouble.contains("low on"), "{trouble}");
     let epoch = epoch(&scene).await;
     // Twice as long as the relay waits for confirms.
     until(
@@ -50,6 +49,7 @@ async fn pauses_and_goes_on(alarm: &[&str], relief: &[&str]) {
 
     scene.assert_all_came_from(11, 60).await;
     assert_eq!(self::epoch(&scene).await, epoch);
+    assert_eq!(relay.relay.state().trouble(), None);
     relay.stop().await;
 }
 

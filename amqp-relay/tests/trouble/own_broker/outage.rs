@@ -6,7 +6,7 @@ use amends_relay::QueueKind;
 
 use super::Scene;
 use crate::support::private_broker::PrivateBroker;
-use crate::support::until;
+use crate::support::{eventually, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_while_the_broker_is_stopped_comes_in_order_once_it_is_back() {
@@ -18,6 +18,10 @@ async fn what_is_written_while_the_broker_is_stopped_comes_in_order_once_it_is_b
     scene.broker.stop();
     writing.done().await;
     scene.write(101..=150).done().await;
+    eventually("it says that there is no connection", || {
+        relay.relay.state().trouble().is_some_and(|trouble| trouble.to_string().contains("refused"))
+    })
+    .await;
     scene.broker.start();
 
     scene.assert_all_came(150).await;
