@@ -2,6 +2,7 @@
 
 mod alarm;
 mod credentials;
+mod health;
 mod outage;
 mod tls;
 

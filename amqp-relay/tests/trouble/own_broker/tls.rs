@@ -165,6 +165,13 @@ async fn a_broker_that_wants_a_certificate_gets_one_and_lets_in_nobody_else() {
         let said = connects(&wrong).await.unwrap_err().to_string();
         assert!(said.contains("refuses this client's certificate") && said.contains("amqp_cert_file"), "{who}: {said}");
     }
+
+    // Another certificate in the same file counts at the next connect.
+    let same = by(&ours, "old");
+    for file in ["pem", "key"] {
+        fs::copy(ours.path(&format!("client.{file}")), ours.path(&format!("old.{file}"))).unwrap();
+    }
+    connects(&same).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
