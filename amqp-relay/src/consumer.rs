@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends::{Error, StoreError};
-use amends_postgres::Inbox;
+use amends_postgres::{Hints, Inbox};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -15,6 +15,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::broker::{self, AmqpUrl, short, soon};
 use crate::lines::{Arrived, Lines};
@@ -57,9 +58,12 @@ impl From<Error> for HandlerError {
     /// What can never be stored is rejected; the rest is tried again.
     fn from(error: Error) -> Self {
         match error {
-            Error::Json { .. } | Error::KeyConflict { .. } | Error::Store(StoreError::Refused(_)) => {
-                Self::Reject(error.to_string())
-            }
+            Error::Json { .. }
+            | Error::Encoding { .. }
+            | Error::TooLarge { .. }
+            | Error::NotPacked { .. }
+            | Error::KeyConflict { .. }
+            | Error::Store(StoreError::Refused(_)) => Self::Reject(error.to_string()),
             error => Self::Retry(Box::new(error)),
         }
     }
@@ -72,6 +76,8 @@ pub struct Consumer<H> {
     url: AmqpUrl,
     options: ConsumerOptions,
     handler: Arc<H>,
+    /// For what its handler publishes and answers.
+    _hints: Hints,
 }
 
 /// Which messages of a queue wait for each other.
@@ -132,7 +138,8 @@ enum Handled {
 impl<H: Handler> Consumer<H> {
     /// A consumer that handles messages in the database of `pool`.
     pub fn new(pool: PgPool, url: AmqpUrl, options: ConsumerOptions, handler: H) -> Self {
-        Self { pool, url, options, handler: Arc::new(handler) }
+        let hints = Hints::of(&pool);
+        Self { pool, url, options, handler: Arc::new(handler), _hints: hints }
     }
 
     /// Runs until `shutdown`, through every failure of the broker and of the database. A message that was being handled is
@@ -266,7 +273,8 @@ impl<H: Handler> Consumer<H> {
             Err(reason) => return Ok(Handled::Rejected(reason.clone())),
         };
         let (pool, handler, consumer) = (self.pool.clone(), Arc::clone(&self.handler), self.options.name.clone());
-        let handling = tokio::spawn(async move {
+        let span = telemetry::process_span(&consumer, &self.options.queue.name, &message);
+        let handling = async move {
             let mut tx = pool.begin().await?;
             if !Inbox::insert(&mut tx, &consumer, &message.id).await? {
                 tx.rollback().await?;
@@ -282,7 +290,7 @@ impl<H: Handler> Consumer<H> {
                     Err(error)
                 }
             }
-        });
-        handling.await.unwrap_or_else(|panic| Err(HandlerError::Retry(Box::new(panic))))
+        };
+        tokio::spawn(handling.instrument(span)).await.unwrap_or_else(|panic| Err(HandlerError::Retry(Box::new(panic))))
     }
 }

@@ -27,6 +27,7 @@ mod relay;
 mod replies;
 pub mod telemetry;
 mod topology;
+mod unpacking;
 
 pub use broker::{AmqpUrl, Broker};
 pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError, Order};
@@ -40,3 +41,4 @@ pub use topology::{
     Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,
     QueueTopology, Topology, TopologyMode,
 };
+pub use unpacking::Unpacking;

@@ -1,4 +1,8 @@
-//! The names of all metrics of the relay and the consumers.
+//! The names of all metrics of the relay and the consumers, and the span of a message that is handled.
+
+use tracing::Span;
+
+use crate::Incoming;
 
 /// Messages that the broker has taken.
 pub const PUBLISHED: &str = "amends_relay_published_total";
@@ -29,3 +33,20 @@ pub const HANDLED: &str = "amends_consumer_handled_total";
 /// Replies to requests of sagas, by `result`: `appended`, `ended`, or `unknown` and `malformed`, which become dead letters;
 /// `retried` is one that will be tried again.
 pub const REPLIES: &str = "amends_replies_total";
+
+/// The span in which a message is handled, a child of the one in which it was made.
+pub(crate) fn process_span(consumer: &str, queue: &str, message: &Incoming) -> Span {
+    let span = tracing::info_span!(
+        "process",
+        otel.name = %format_args!("process {queue}"),
+        otel.kind = "consumer",
+        messaging.system = "rabbitmq",
+        messaging.operation.name = "process",
+        messaging.operation.type = "process",
+        messaging.destination.name = queue,
+        messaging.consumer.group.name = consumer,
+        messaging.message.id = message.id,
+    );
+    amends::trace::set_parent_from(&span, &message.headers);
+    span
+}

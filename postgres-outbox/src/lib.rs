@@ -21,12 +21,14 @@ mod columns;
 pub mod cursor;
 mod effects;
 mod error;
+mod hints;
 mod hook;
 mod inbox;
 mod load;
 mod lock;
 mod outbox;
 mod partitions;
+mod payloads;
 mod reply;
 mod retention;
 mod schedule;
@@ -41,10 +43,12 @@ mod workers;
 mod writer;
 
 pub use barrier::{Barrier, Passage};
+pub use hints::Hints;
 #[cfg(feature = "testing")]
 pub use hook::set_hook;
 pub use inbox::Inbox;
 pub use outbox::Outbox;
+pub use payloads::PgPayloads;
 pub use reply::{Delivered, deliver_reply};
 pub use retention::{Retained, Retention};
 pub use store::PgStore;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::Barrier;
 use crate::columns::{LONGEST_PAUSE, millis};
+use crate::{Barrier, PgPayloads};
 use crate::{hook, partitions};
 
 /// How long things are kept.
@@ -25,6 +25,8 @@ pub struct Retention {
     pub inbox: Duration,
     /// What a participant has done and undone; see [`Barrier::prune`]. 90 days.
     pub barrier: Duration,
+    /// Large payloads, since they were last put there; see [`PgPayloads`]. 90 days.
+    pub payloads: Duration,
 }
 
 const DAY: Duration = Duration::from_hours(24);
@@ -33,7 +35,14 @@ const BATCH: i64 = 1000;
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { outbox: 7 * DAY, sagas: 90 * DAY, keys: 365 * DAY, inbox: 30 * DAY, barrier: 90 * DAY }
+        Self {
+            outbox: 7 * DAY,
+            sagas: 90 * DAY,
+            keys: 365 * DAY,
+            inbox: 30 * DAY,
+            barrier: 90 * DAY,
+            payloads: 90 * DAY,
+        }
     }
 }
 
@@ -80,6 +89,7 @@ impl Retention {
             retained.deleted += delete(pool, rows, age).await?;
         }
         retained.deleted += Barrier::prune(pool, self.barrier).await?;
+        retained.deleted += PgPayloads::prune(pool, self.payloads).await?;
         Ok(retained)
     }
 }

@@ -18,6 +18,7 @@ const NOW: Retention = Retention {
     keys: Duration::ZERO,
     inbox: Duration::ZERO,
     barrier: Duration::ZERO,
+    payloads: Duration::ZERO,
 };
 
 async fn tables(pool: &PgPool, like: &str) -> Vec<String> {

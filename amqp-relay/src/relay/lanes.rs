@@ -97,8 +97,15 @@ impl Relay {
     }
 
     fn session(&self, lane: i16) -> Session {
-        let (options, state) = (self.options.clone(), Arc::clone(&self.state));
-        Session { pool: self.pool.clone(), url: self.url.clone(), relay: self.id, options, lane, state }
+        Session {
+            pool: self.pool.clone(),
+            url: self.url.clone(),
+            hints: self.hints.clone(),
+            relay: self.id,
+            options: self.options.clone(),
+            state: Arc::clone(&self.state),
+            lane,
+        }
     }
 }
 

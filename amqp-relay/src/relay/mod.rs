@@ -12,13 +12,14 @@ mod routes;
 mod session;
 mod share;
 mod state;
+mod wake;
 mod wave;
 mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_postgres::{Retained, Retention};
+use amends_postgres::{Hints, Retained, Retention};
 use sqlx::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ pub struct Relay {
     id: Uuid,
     options: RelayOptions,
     state: Arc<RelayState>,
+    hints: Hints,
 }
 
 /// Partitions are made ahead, and old ones dropped, this often; two relays that meet do it once.
@@ -56,7 +58,8 @@ impl Relay {
 
     /// A relay from a database to a broker.
     pub fn new(pool: PgPool, url: AmqpUrl, options: RelayOptions) -> Self {
-        Self { pool, url, id: Uuid::now_v7(), options, state: Arc::default() }
+        let hints = Hints::of(&pool);
+        Self { pool, url, id: Uuid::now_v7(), options, state: Arc::default(), hints }
     }
 
     /// What it is doing, for health checks.

@@ -35,7 +35,8 @@ pub struct RelayOptions {
     pub confirm_deadline: Duration,
     /// A message that the broker has refused this often is parked. 10.
     pub most_attempts: i32,
-    /// How often it looks for messages when there are none. 100 ms.
+    /// The longest pause between two looks for messages when nothing wakes it. 500 ms; 100 ms at most while it cannot hear what
+    /// others commit. What is published by SQL alone, without a hint, waits for as long.
     pub poll: Duration,
     /// How long things are kept in the database; `None` keeps them for ever, or leaves it to another process.
     pub retention: Option<Retention>,
@@ -57,7 +58,7 @@ impl Default for RelayOptions {
             wave: 250,
             confirm_deadline: Duration::from_secs(30),
             most_attempts: 10,
-            poll: Duration::from_millis(100),
+            poll: Duration::from_millis(500),
             retention: Some(Retention::default()),
         }
     }

@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lapin::{Channel, Connection, Event};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, short};
@@ -17,15 +17,13 @@ use crate::relay::breaker::Breakers;
 use crate::relay::held;
 use crate::relay::routes::Routes;
 use crate::relay::state::Gate;
+use crate::relay::wake::Wake;
 use crate::relay::wave::{self, Target, Verdict};
 use crate::relay::window::{Wave, Window, unpublished};
 use crate::{RelayError, Topology, TopologyMode, telemetry};
 
 /// Waves on so many channels overlap: while one waits for its last confirms, others are on their way.
 const CHANNELS: usize = 4;
-
-/// The first pause after work; it doubles up to the poll interval.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 
 struct Pump<'a> {
     lane: &'a mut Lane,
@@ -41,7 +39,7 @@ struct Pump<'a> {
     /// The last read found less than a page.
     drained: bool,
     next_held: Instant,
-    pause: Duration,
+    wake: Wake,
 }
 
 /// A wave that has come down, and its channel.
@@ -58,6 +56,7 @@ pub(super) async fn run(
     connection: &Connection,
     options: &RelayOptions,
     gate: Gate<'_>,
+    wake: Wake,
     shutdown: &CancellationToken,
 ) -> Result<(), RelayError> {
     let target = Target {
@@ -83,7 +82,7 @@ pub(super) async fn run(
         flying: FuturesUnordered::new(),
         drained: false,
         next_held: Instant::now(),
-        pause: SHORTEST_PAUSE,
+        wake,
     };
     pump.run(shutdown).await
 }
@@ -107,14 +106,12 @@ impl Pump<'_> {
                 }
                 self.retry_held().await?;
             }
+            let until_held = if self.lane.has_held() { self.next_held - Instant::now() } else { Duration::MAX };
             tokio::select! {
                 Some(flown) = self.flying.next(), if !self.flying.is_empty() => self.judge(flown?),
                 _ = renewal.tick() => self.lane.renew().await?,
                 event = events.next() => on_event(event, &self.gate)?,
-                () = sleep(self.pause), if self.window.is_empty() && self.drained => {
-                    self.drained = false;
-                    self.pause = (self.pause * 2).min(self.options.poll);
-                }
+                () = self.wake.up(until_held), if self.window.is_empty() && self.drained => self.drained = false,
                 () = shutdown.cancelled(), if !stopping => {}
                 // A window that has pages and nothing flying has something to settle or to launch at once.
                 () = std::future::ready(()), if self.has_more() => {}
@@ -142,7 +139,7 @@ impl Pump<'_> {
             let page = self.lane.read(self.options.page).await?;
             self.drained = !page.full;
             if !page.messages.is_empty() {
-                self.pause = SHORTEST_PAUSE;
+                self.wake.busy();
             }
             let (lane, routes) = (&*self.lane, &self.target.routes);
             self.window.push(page, |key| lane.is_held(key), |sequenced| routes.exchange(&sequenced.message));

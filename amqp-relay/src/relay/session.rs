@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_postgres::Hints;
 use amends_postgres::cursor::Lane;
 use sqlx::PgPool;
 use tokio::time::sleep;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 
 use crate::broker::{self, AmqpUrl};
 use crate::relay::state::Gate;
+use crate::relay::wake::Wake;
 use crate::relay::{RelayOptions, RelayState, jitter, pump};
 use crate::{RelayError, telemetry};
 
@@ -22,6 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(super) struct Session {
     pub(super) pool: PgPool,
     pub(super) url: AmqpUrl,
+    pub(super) hints: Hints,
     pub(super) relay: Uuid,
     pub(super) options: RelayOptions,
     pub(super) lane: i16,
@@ -71,8 +74,9 @@ impl Session {
         stop: &CancellationToken,
     ) -> Result<(), RelayError> {
         metrics::gauge!(telemetry::ACTIVE).increment(1.0);
+        let wake = Wake::new(self.hints.outbox(), self.options.poll);
         let gate = Gate::new(&self.state, self.lane);
-        let result = pump::run(&mut lane, connection, &self.options, gate, stop).await;
+        let result = pump::run(&mut lane, connection, &self.options, gate, wake, stop).await;
         metrics::gauge!(telemetry::ACTIVE).decrement(1.0);
         // A lane that was lost is not ours to release; otherwise others need not wait.
         if let Err(error) = lane.release().await {

@@ -40,7 +40,8 @@ pub(crate) struct Target {
     pub(crate) status: ConnectionStatus,
 }
 
-/// The largest headers that are sent: with more, the broker would close the connection (a header is one frame, 128 KiB by default).
+/// The most that headers and key may take: with more, the broker would close the connection (all properties are one frame, of 128 KiB by
+/// default), and would do so again and again. What a publisher checks before its commit is less; rows come from SQL, too.
 const MOST_HEADERS: usize = 100 * 1024;
 
 /// Publishes a wave in its order and waits for every confirm. An error says nothing about any of its messages.
@@ -60,8 +61,10 @@ pub(crate) async fn publish(
         for (index, sequenced) in messages.iter().enumerate() {
             let message = &sequenced.message;
             let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+            let headers = headers + message.key.as_ref().map_or(0, String::len);
             if headers > MOST_HEADERS {
-                unsendable.insert(index, format!("its headers have {headers} bytes, and {MOST_HEADERS} is the most"));
+                let reason = format!("its headers and key have {headers} bytes, and {MOST_HEADERS} is the most");
+                unsendable.insert(index, reason);
                 continue;
             }
             let properties = envelope::properties(sequenced, &target.source, target.reply_to.as_ref());

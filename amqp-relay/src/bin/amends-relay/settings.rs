@@ -129,6 +129,7 @@ pub(crate) struct Settings {
     keep_keys_days: u64,
     keep_inbox_days: u64,
     keep_barrier_days: u64,
+    keep_payloads_days: u64,
 }
 
 impl Default for Settings {
@@ -170,6 +171,7 @@ impl Default for Settings {
             keep_keys_days: days(retention.keys),
             keep_inbox_days: days(retention.inbox),
             keep_barrier_days: days(retention.barrier),
+            keep_payloads_days: days(retention.payloads),
         }
     }
 }
@@ -263,6 +265,13 @@ impl Settings {
     pub(crate) fn whole_topology(&self, mode: TopologyMode) -> Topology {
         let options = self.relay_options();
         let mut topology = options.topology;
+        let routed = self.routes.iter().filter_map(|route| route.exchange.as_deref());
+        for exchange in routed.filter(|_| mode == TopologyMode::Verify) {
+            // Of others, perhaps: it is looked for, and not declared.
+            if topology.exchanges.iter().all(|known| known.name != exchange) {
+                topology.exchanges.push(exchange.into());
+            }
+        }
         topology.queues.extend(options.replies.map(|replies| replies.topology(&self.exchange)));
         Topology { mode, ..topology }
     }
@@ -312,6 +321,7 @@ impl Settings {
             keys: days(self.keep_keys_days),
             inbox: days(self.keep_inbox_days),
             barrier: days(self.keep_barrier_days),
+            payloads: days(self.keep_payloads_days),
         }
     }
 }
