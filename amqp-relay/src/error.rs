@@ -66,6 +66,20 @@ pub enum RelayError {
         /// How long was waited.
         limit: Duration,
     },
+    /// The queue was deleted, or its node is gone.
+    #[error("the broker stopped the consumer of queue `{0}`: the queue was deleted, or its node is gone")]
+    QueueGone(String),
+    /// A dead letter found no queue.
+    #[error(
+        "exchange `{exchange}` does not take the dead letter ({refused}); it must exist and lead to a queue, as it does where \
+         the consumer declares it"
+    )]
+    DeadLetter {
+        /// The dead-letter exchange.
+        exchange: String,
+        /// What the broker said.
+        refused: String,
+    },
     /// A name is longer than AMQP allows.
     #[error("the {what} `{name}` is longer than the 255 bytes that AMQP allows")]
     NameTooLong {

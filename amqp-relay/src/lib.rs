@@ -21,7 +21,6 @@ mod consumer;
 mod envelope;
 mod error;
 mod incoming;
-mod lines;
 mod participant;
 mod relay;
 mod replies;
@@ -30,7 +29,10 @@ mod topology;
 mod unpacking;
 
 pub use broker::{AmqpUrl, Broker};
-pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError, Order};
+pub use consumer::{
+    ATTEMPTS_HEADER, CONSUMER_HEADER, Consumer, ConsumerBuilder, ConsumerError, EXCHANGE_HEADER, Handle, HandleBatch,
+    Handler, HandlerError, Order, REASON_HEADER, ROUTING_KEY_HEADER,
+};
 pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
 pub use incoming::Incoming;

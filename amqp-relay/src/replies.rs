@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::{
-    AmqpUrl, Consumer, ConsumerOptions, Handler, HandlerError, Incoming, Order, QueueKind, QueueTopology, telemetry,
-};
+use crate::{AmqpUrl, Consumer, Handler, HandlerError, Incoming, Order, QueueKind, QueueTopology, telemetry};
 
 /// The header that makes a reply a rejection, if it says `rejected`; its payload is then `{"code": "…", "message": "…"}`.
 ///
@@ -55,15 +53,14 @@ impl ReplyQueue {
         }
     }
 
-    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer<Home> {
-        let queue = self.topology(exchange);
-        let options = ConsumerOptions {
-            declare: self.declare,
-            order: Order::Key,
-            concurrency: self.concurrency,
-            ..ConsumerOptions::new(self.name.clone(), queue)
-        };
-        Consumer::new(pool, url, options, Home)
+    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer {
+        Consumer::builder(pool, url)
+            .declare(self.declare)
+            .order(Order::Key)
+            .concurrency(self.concurrency.max(1))
+            // Without its reply a saga would wait in vain.
+            .attempts(u32::MAX)
+            .for_all(self.name.clone(), self.topology(exchange), Home)
     }
 }
 
@@ -80,7 +77,7 @@ impl Handler for Home {
             Ok(Delivered::Ended) => "ended",
             Ok(Delivered::Unknown) => "unknown",
             Err(HandlerError::Reject(_)) => "malformed",
-            Err(HandlerError::Retry(_)) => "retried",
+            Err(HandlerError::Retry(_) | HandlerError::Unavailable(_)) => "retried",
         };
         metrics::counter!(telemetry::REPLIES, "result" => result).increment(1);
         let correlation = message.correlation.as_deref().unwrap_or_default();

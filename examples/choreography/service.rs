@@ -1,7 +1,7 @@
 //! What all four services are: tables, a relay that publishes their outbox, and a consumer of the events they hear.
 
 use amends::asyncapi::Document;
-use amends_relay::{AmqpUrl, Consumer, ConsumerOptions, Handler, Order, QueueTopology, Relay, RelayOptions, Topology};
+use amends_relay::{AmqpUrl, Consumer, Handler, Order, QueueTopology, Relay, RelayOptions, Topology};
 use shop::service::Failure;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tokio::task::JoinHandle;
@@ -52,8 +52,13 @@ impl Running {
             },
         );
         // Events of one order come in order; orders do not wait for each other.
-        let options = ConsumerOptions { order: Order::Key, concurrency: 4, ..ConsumerOptions::new(S::NAME, queue) };
-        let consumer = Consumer::new(pool.clone(), amqp.clone(), options, service);
+        let consumer = Consumer::builder(pool.clone(), amqp.clone())
+            .name(S::NAME)
+            .queue(queue)
+            .order(Order::Key)
+            .concurrency(4)
+            .handler(service)
+            .build()?;
         let (publishing, until, stop) = (relay.clone(), shutdown.clone(), shutdown.clone());
         let tasks = [
             tokio::spawn(async move { publishing.run(until).await }),

@@ -180,6 +180,8 @@ impl World {
     pub async fn clean_up(self) {
         for queue in &self.queues {
             let _ = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+            // The dead letters of a consumer have an exchange of that name.
+            let _ = self.channel.exchange_delete(queue.as_str().into(), ExchangeDeleteOptions::default()).await;
         }
         for exchange in &self.exchanges {
             let _ = self.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await;
