@@ -33,6 +33,7 @@ fn wrong_settings_are_named_with_the_right_ones() {
     assert_one_clear_line(&["run"], &database, &["no broker", "AMQP_URL"]);
     assert_one_clear_line(&["run", "--amqp-url", "http://u:s3cret@x"], &database, &["http", "amqp://user"]);
     assert_one_clear_line(&["run", "--ordering", "random"], &database, &["ordering", "strict", "pipelined"]);
+    assert_one_clear_line(&["run", "--topology", "guess"], &database, &["topology", "declare", "verify", "off"]);
     assert_one_clear_line(&["status"], &[("AMENDS_WAEV", "1")], &["waev", "wave"]);
     assert_one_clear_line(&["status"], &[("AMENDS_PAGE", "0")], &["page", "greater than 0"]);
     assert_one_clear_line(&["status", "--reply-queue", "replies.#"], &[], &["reply_queue", "`#`"]);

@@ -355,3 +355,18 @@ fn describe(error: &figment::Error) -> String {
     });
     problems.collect::<Vec<_>>().join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_in_the_documentation_can_be_read() {
+        let page = include_str!("../../../../docs/RELAY.md");
+        let toml = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let settings = Figment::from(Serialized::defaults(Settings::default())).merge(Toml::string(toml));
+        let topology = settings.extract::<Settings>().unwrap().topology();
+        assert_eq!(topology.exchanges[0].name, "orders");
+        assert_eq!((topology.queues[0].exchange.as_str(), topology.queues[0].delivery_limit), ("orders", Some(5)));
+    }
+}
