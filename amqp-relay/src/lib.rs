@@ -37,7 +37,9 @@ pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
 pub use incoming::Incoming;
 pub use participant::Work;
-pub use relay::{Ordering, REPLAYED_HEADER, Relay, RelayBuilder, RelayOptions, RelayState, Replay, Replayed, Route};
+pub use relay::{
+    Ordering, REPLAYED_HEADER, Relay, RelayBuilder, RelayOptions, RelayState, Replay, Replayed, Route, Trouble,
+};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
 pub use topology::{
     Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,
