@@ -94,10 +94,8 @@ impl<'a> Bench<'a> {
             note(self.consumer.next().await, &mut received)?;
         }
         others.await??;
-        let mut delays: Vec<f64> = committed
-            .iter()
-            .map(|(id, at)| received[id].saturating_duration_since(*at).as_secs_f64() * 1e3)
-            .collect();
+        let mut delays: Vec<f64> =
+            committed.iter().map(|(id, at)| received[id].saturating_duration_since(*at).as_secs_f64() * 1e3).collect();
         delays.sort_by(f64::total_cmp);
         Ok(delays[delays.len() / 2])
     }

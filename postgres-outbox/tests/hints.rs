@@ -9,7 +9,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use amends::store::BellListener;
-use amends::{Answer, Json, Message, OutboxMessage, Request, SagaId, Sagas, Signal, Store, WorkerOptions, saga};
+use amends::{
+    Answer, Call, Json, Message, OutboxMessage, Request, SagaId, Sagas, Signal, StepResult, Store, WorkerOptions, saga,
+};
 use amends_postgres::testing::TestDatabase;
 use amends_postgres::{Hints, Outbox, PgStore, deliver_reply};
 use serde::{Deserialize, Serialize};
@@ -198,6 +200,36 @@ async fn hints_of_one_database_are_not_those_of_another() {
     Outbox::publish(&mut conn, &Happened { number: 1 }).await.unwrap();
     timeout(SOON, bell.rung()).await.expect("in this process, too");
     assert!(timeout(Duration::from_millis(200), others.rung()).await.is_err());
+}
+
+struct Later;
+
+#[saga(name = "later", version = 1, input = i64)]
+impl Later {
+    #[step(call, compensate = none, delay = "2s")]
+    async fn wait(&self, _call: &Call, input: &i64) -> StepResult<i64> {
+        Ok(*input)
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_hardly_polls_looks_when_what_it_let_go_of_is_due() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let options = WorkerOptions { poll: POLL, lease: POLL, ..WorkerOptions::default() };
+    let store = PgStore::new(pool.clone());
+    let sagas = Sagas::builder(store).worker(options).register(Later).build().unwrap();
+    let (shutdown, worker) = (CancellationToken::new(), sagas.clone());
+    let worker = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { worker.run(shutdown).await }
+    });
+    reliable(&mut Hints::of(pool).sagas()).await;
+    sagas.start_now(Later::unkeyed(), &7).await.unwrap();
+    soon(pool, "select exists (select from amends.saga where owner is null and wake_at > now())").await;
+    soon(pool, "select bool_and(status = 'completed') from amends.saga").await;
+    shutdown.cancel();
+    worker.await.unwrap().unwrap();
 }
 
 #[tokio::test]
