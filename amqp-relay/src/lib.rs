@@ -39,3 +39,8 @@ pub use relay::{Ordering, Relay, RelayOptions, RelayState};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
 pub use topology::{QueueKind, QueueTopology, Topology};
 pub use unpacking::Unpacking;
+
+/// The guide's examples are compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/EVENTS.md")]
+struct Guide;
