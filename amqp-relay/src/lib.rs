@@ -46,3 +46,8 @@ pub use topology::{
     QueueTopology, Topology, TopologyMode,
 };
 pub use unpacking::Unpacking;
+
+/// The guide's examples are compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/EVENTS.md")]
+struct Guide;
