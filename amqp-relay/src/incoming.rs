@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use amends::{CORRELATION_HEADER, IDEMPOTENCY_HEADER, Message, OutboxMessage, Rejection, sanitize};
+use amends::{
+    AsJson, CLAIM_CHECK_HEADER, CONTENT_ENCODING_HEADER, CORRELATION_HEADER, Encoding, IDEMPOTENCY_HEADER, Message,
+    OutboxMessage, Rejection, sanitize,
+};
 use chrono::{DateTime, Utc};
 use lapin::message::Delivery;
 use lapin::types::ShortString;
@@ -10,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::HandlerError;
-use crate::envelope::{self, KEY_HEADER, SEQ_HEADER};
+use crate::envelope::{self, CONTENT_TYPE_HEADER, KEY_HEADER, SEQ_HEADER};
 use crate::replies::{OUTCOME_HEADER, REJECTED};
 
 /// A message as it arrived.
@@ -37,7 +40,7 @@ pub struct Incoming {
     /// A request that is asked again comes as another message, with another id and the same key here: whoever answers it
     /// does the work once for a key, and answers every time.
     pub idempotency_key: Option<String>,
-    /// Its headers that are texts or whole numbers.
+    /// Its headers that are texts or whole numbers, and its properties `content-type` and `content-encoding`.
     pub headers: BTreeMap<String, String>,
     /// What it says.
     pub payload: Vec<u8>,
@@ -52,9 +55,19 @@ impl Incoming {
         if self.name != M::NAME {
             return Ok(None);
         }
-        let read = serde_json::from_slice(&self.payload);
-        read.map(Some)
-            .map_err(|error| HandlerError::Reject(format!("message {} is no `{}`: {error}", self.id, M::NAME)))
+        let no = |reason: String| HandlerError::Reject(format!("message {} is no `{}`: {reason}", self.id, M::NAME));
+        for header in [CONTENT_ENCODING_HEADER, CLAIM_CHECK_HEADER] {
+            if let Some(value) = self.headers.get(header) {
+                let problem = format!("its header `{header}` is `{value}`; read it through `Unpacking` or `unpack`");
+                return Err(no(problem));
+            }
+        }
+        let content_type = self.headers.get(CONTENT_TYPE_HEADER).map_or("", String::as_str);
+        if !content_type.is_empty() && !M::Encoding::reads(content_type) {
+            let wanted = <M::Encoding as Encoding<M>>::CONTENT_TYPE;
+            return Err(no(format!("its content type is `{content_type}` and this consumer reads `{wanted}`")));
+        }
+        M::Encoding::decode(&self.payload).map(Some).map_err(|error| no(error.to_string()))
     }
 
     /// The answer *done*, with what the step of the saga that asked returns; `None` if nobody asked.
@@ -166,6 +179,7 @@ struct Refused(Rejection);
 
 impl Message for Refused {
     const NAME: &'static str = "amends.rejected";
+    type Encoding = AsJson;
 }
 
 #[cfg(test)]

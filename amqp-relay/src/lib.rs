@@ -35,8 +35,9 @@ mod relay;
 mod replies;
 pub mod telemetry;
 mod topology;
+mod unpacking;
 
-pub use broker::AmqpUrl;
+pub use broker::{AmqpUrl, Broker};
 pub use consumer::{
     ATTEMPTS_HEADER, CONSUMER_HEADER, Consumer, ConsumerBuilder, ConsumerError, EXCHANGE_HEADER, Handle, HandleBatch,
     Handler, HandlerError, Order, REASON_HEADER, ROUTING_KEY_HEADER,
@@ -45,6 +46,10 @@ pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
 pub use incoming::Incoming;
 pub use participant::Work;
-pub use relay::{Ordering, Relay, RelayOptions, RelayState};
+pub use relay::{Ordering, Relay, RelayBuilder, RelayOptions, RelayState, Route};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
-pub use topology::{QueueKind, QueueTopology, Topology};
+pub use topology::{
+    Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,
+    QueueTopology, Topology, TopologyMode,
+};
+pub use unpacking::Unpacking;

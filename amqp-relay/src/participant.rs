@@ -32,6 +32,7 @@ struct Undone;
 
 impl Message for Undone {
     const NAME: &'static str = "amends.undone";
+    type Encoding = amends::AsJson;
 }
 
 impl Incoming {
@@ -108,11 +109,11 @@ impl Work<'_> {
         self.undo
     }
 
-    /// Answers *done*, with what the step of the saga returns.
+    /// Answers *done*, with what the step of the saga returns: always as JSON, which is what sagas keep.
     ///
     /// # Errors
     /// [`HandlerError::Reject`] if the answer cannot be stored; [`HandlerError::Retry`] if the database fails.
-    pub async fn reply<M: Message>(self, tx: &mut PgConnection, answer: &M) -> Result<(), HandlerError> {
+    pub async fn reply<M: Message + Serialize>(self, tx: &mut PgConnection, answer: &M) -> Result<(), HandlerError> {
         self.answer(tx, M::NAME, answer, false).await
     }
 

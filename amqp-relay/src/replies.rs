@@ -44,22 +44,23 @@ impl Default for ReplyQueue {
 }
 
 impl ReplyQueue {
-    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer {
-        let queue = QueueTopology {
-            name: self.name.clone(),
+    /// The queue, with its bindings to the exchange that is published to and its dead letters.
+    pub fn topology(&self, exchange: &str) -> QueueTopology {
+        QueueTopology {
             kind: self.kind,
-            exchange: exchange.to_owned(),
-            patterns: vec![self.name.clone()],
             dead_letter_exchange: Some(format!("{}.dead", self.name)),
-            single_active_consumer: false,
-        };
+            ..QueueTopology::new(&self.name, exchange, [&self.name])
+        }
+    }
+
+    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer {
         Consumer::builder(pool, url)
             .declare(self.declare)
             .order(Order::Key)
             .concurrency(self.concurrency.max(1))
             // Without its reply a saga would wait in vain.
             .attempts(u32::MAX)
-            .for_all(self.name.clone(), queue, Home)
+            .for_all(self.name.clone(), self.topology(exchange), Home)
     }
 }
 

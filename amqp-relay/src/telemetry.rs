@@ -8,7 +8,7 @@ pub const REFUSED: &str = "amends_relay_refused_total";
 pub const DELAY_SECONDS: &str = "amends_relay_delay_seconds";
 /// Connections to the broker that had to be made anew.
 pub const RECONNECTS: &str = "amends_relay_reconnects_total";
-/// 1 while this relay reads the lane, else 0.
+/// How many lanes this relay reads.
 pub const ACTIVE: &str = "amends_relay_active";
 /// Messages not published yet, by `lane`.
 pub const LAG_ROWS: &str = "amends_outbox_lag_rows";

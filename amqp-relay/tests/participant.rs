@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use amends::Message;
+use amends::{Encoding, Message};
 use amends_postgres::testing::TestDatabase;
 use amends_relay::{Handler, HandlerError, Incoming, OUTCOME_HEADER};
 use sqlx::types::Json;
@@ -19,7 +19,7 @@ fn message<M: Message>(message: &M, correlation: String, key: String) -> Incomin
         correlation: Some(correlation),
         reply_to: Some("home".to_owned()),
         idempotency_key: Some(key),
-        payload: serde_json::to_vec(message).unwrap(),
+        payload: M::Encoding::encode(message).unwrap(),
         ..Incoming::default()
     }
 }

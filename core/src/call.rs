@@ -75,9 +75,17 @@ impl Call {
     /// Publishes a message in the commit that records this step's success; if the attempt fails, it is dropped.
     ///
     /// # Errors
-    /// Returns [`StepError::Data`] if the message cannot be stored.
+    /// Returns [`StepError::Data`] if the message cannot be stored, [`StepError::Unpublishable`] if it is too large.
     pub fn publish<M: Message>(&self, message: &M) -> Result<(), StepError> {
-        let message = OutboxMessage::new(message).map_err(StepError::from_data)?;
+        self.publish_message(OutboxMessage::new(message).map_err(StepError::from_data)?)
+    }
+
+    /// As [`publish`](Self::publish), what [`Payloads::pack`](crate::Payloads::pack) has made, or a message of no Rust type.
+    ///
+    /// # Errors
+    /// Returns [`StepError::Unpublishable`] if it is too large.
+    pub fn publish_message(&self, message: OutboxMessage) -> Result<(), StepError> {
+        message.check().map_err(StepError::from_data)?;
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner).push(message);
         Ok(())
     }
@@ -91,6 +99,9 @@ impl StepError {
     pub(crate) fn from_data(error: Error) -> Self {
         match error {
             Error::Json { source, .. } => Self::Data(source),
+            error @ (Error::TooLarge { .. } | Error::Encoding { .. } | Error::NotPacked { .. }) => {
+                Self::Unpublishable(Box::new(error))
+            }
             other => Self::Retry(Box::new(other)),
         }
     }

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::event::Rejection;
 use crate::json::sanitize;
-use crate::{DefinitionError, Json, JsonError, SagaId};
+use crate::{DefinitionError, EncodingError, Json, JsonError, SagaId};
 
 /// What the body of a step or a compensation returns.
 pub type StepResult<T> = Result<T, StepError>;
@@ -27,6 +27,8 @@ pub enum StepError {
     Skip(String),
     /// What it needs cannot be read, or what it returned cannot be stored; repeating it cannot help.
     Data(JsonError),
+    /// A message that it publishes is too large or has no form that can be sent; repeating it cannot help.
+    Unpublishable(Box<Error>),
 }
 
 impl<E: StdError + Send + Sync + 'static> From<E> for StepError {
@@ -49,6 +51,7 @@ impl fmt::Display for StepError {
             Self::Reject(rejection) => write!(f, "rejected: {}: {}", rejection.code, rejection.message),
             Self::Skip(reason) => write!(f, "skipped: {reason}"),
             Self::Data(error) => error.fmt(f),
+            Self::Unpublishable(error) => error.fmt(f),
             Self::Retry(error) => {
                 error.fmt(f)?;
                 let mut source = error.source();
@@ -133,6 +136,42 @@ pub enum Error {
         what: String,
         /// Why it cannot.
         source: JsonError,
+    },
+    /// A message has no bytes in its format.
+    #[error("{what}: {source}")]
+    Encoding {
+        /// The message.
+        what: String,
+        /// Why it has none.
+        source: EncodingError,
+    },
+    /// A message does not fit into the outbox, or into any broker.
+    #[error("{what}: {bytes} bytes, and the limit is {limit}; {advice}")]
+    TooLarge {
+        /// What is too large.
+        what: String,
+        /// How large it is.
+        bytes: usize,
+        /// How large it may be.
+        limit: usize,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A message that may leave only packed was published without.
+    #[error("message `{name}` may leave only packed, such as encrypted; publish what `Payloads::pack` makes of it")]
+    NotPacked {
+        /// The message's name.
+        name: &'static str,
+    },
+    /// A codec failed.
+    #[error("the codec `{codec}` cannot encode message `{name}`: {source}")]
+    Codec {
+        /// The codec.
+        codec: String,
+        /// The message's name.
+        name: String,
+        /// Why not.
+        source: Box<dyn StdError + Send + Sync>,
     },
     /// The business key is taken by a saga with another input.
     #[error(

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-/// The largest input, output or message payload, in bytes of JSON text: 1 MiB.
+/// The largest input or output, in bytes of JSON text: 1 MiB.
 pub const MAX_JSON_BYTES: usize = 1 << 20;
 
 /// The deepest nesting of arrays and objects in a stored JSON text.
@@ -90,11 +90,12 @@ impl Json {
     }
 }
 
-/// One pass over the bytes; strings are skipped, so that a bracket in a text does not count.
 fn check(text: &str) -> Result<(), JsonError> {
-    if text.len() > MAX_JSON_BYTES {
-        return Err(JsonError::TooLarge(text.len()));
-    }
+    if text.len() > MAX_JSON_BYTES { Err(JsonError::TooLarge(text.len())) } else { check_text(text) }
+}
+
+/// One pass over the bytes, however many; strings are skipped, so that a bracket in a text does not count.
+pub(crate) fn check_text(text: &str) -> Result<(), JsonError> {
     let (mut depth, mut in_string) = (0_usize, false);
     let mut bytes = text.as_bytes().iter();
     while let Some(byte) = bytes.next() {

@@ -53,9 +53,13 @@
 //! # }
 //! ```
 
+#[cfg(feature = "asyncapi")]
+pub mod asyncapi;
+mod bell;
 mod call;
 mod correlation;
 pub mod definition;
+mod encoding;
 mod error;
 pub mod event;
 mod ids;
@@ -64,6 +68,7 @@ mod list;
 pub mod machine;
 pub mod memory;
 mod message;
+mod payloads;
 mod retry;
 mod saga;
 mod sagas;
@@ -81,13 +86,17 @@ pub use amends_macros::{Message, compensate, probe, saga, step, upcast};
 pub use call::Call;
 pub use correlation::{CORRELATION_HEADER, Correlation, CorrelationError, IDEMPOTENCY_HEADER};
 pub use definition::{Compensation, Definition, DefinitionError, ForEach, Position, Probe, Step, StepKind};
+pub use encoding::{AsJson, Encoding, EncodingError};
 pub use error::{Error, StepError, StepResult, StoreError, reject, reject_with, skip};
 pub use event::{Answer, Event, Outcome, Rejection};
 pub use ids::{MessageId, SagaId, WorkerId};
 pub use json::{Json, JsonError, MAX_JSON_BYTES, MAX_JSON_DEPTH, sanitize};
 pub use list::MAX_ITEMS;
 pub use memory::MemoryStore;
-pub use message::{Message, OutboxMessage};
+pub use message::{
+    CONTENT_ENCODING_HEADER, MAX_HEADERS_BYTES, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Message, OutboxMessage,
+};
+pub use payloads::{CLAIM_CHECK_HEADER, Codec, MAX_STORED_BYTES, PayloadStore, Payloads, UnpackError};
 pub use retry::RetryPolicy;
 pub use saga::{Begin, Capability, Data, Key, ProbeFuture, Saga, StepFuture, StepRef, Steps};
 pub use sagas::{

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 
-use crate::{Error, Json, MessageId};
+use crate::{Encoding, EncodingError, Error, JsonError, MessageId, telemetry, trace};
 
 /// A typed message, such as an event.
 ///
@@ -25,15 +25,34 @@ use crate::{Error, Json, MessageId};
     message = "`{Self}` is not a message",
     note = "add `#[derive(amends::Message)]` with `#[message(name = \"…\")]`"
 )]
-pub trait Message: Serialize + DeserializeOwned + Send + Sync {
+pub trait Message: Sized + Send + Sync {
     /// The type of the message on the wire and its routing key, such as `order.placed`.
     const NAME: &'static str;
+
+    /// It may leave only as [`Payloads::pack`](crate::Payloads::pack) makes it, such as encrypted:
+    /// [`OutboxMessage::new`] refuses it. `#[message(packed)]` sets it.
+    const PACKED: bool = false;
+
+    /// The format of its payload; the derive's default is [`AsJson`](crate::AsJson).
+    type Encoding: Encoding<Self>;
 
     /// Messages of one key are first delivered in the order of their commits; `None` promises no order.
     fn key(&self) -> Option<Cow<'_, str>> {
         None
     }
 }
+
+/// The largest payload of a row of the outbox, in bytes: 1 MiB.
+pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
+/// The longest topic, name, content type and name of a header, in bytes: AMQP has no room for more.
+pub const MAX_NAME_BYTES: usize = 255;
+/// The most that the headers and the key of a message take, in bytes: 64 KiB. All properties of a message must fit into one
+/// frame of the broker, which is 128 KiB by default, with those that the relay adds.
+pub const MAX_HEADERS_BYTES: usize = 64 << 10;
+
+/// The header with the encodings of the payload, in the order in which they were applied; see [`Codec`](crate::Codec). The
+/// relay also sets the property of AMQP.
+pub const CONTENT_ENCODING_HEADER: &str = "content-encoding";
 
 /// A message on its way to the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,28 +74,67 @@ pub struct OutboxMessage {
 }
 
 impl OutboxMessage {
-    /// Puts a typed message into its envelope, with JSON as the content and the current trace as its parent.
+    /// Puts a typed message into its envelope, with a span in the current trace as its parent.
     ///
     /// # Errors
-    /// Returns [`Error::Json`] if the message has no storable JSON form.
+    /// [`Error::Json`] or [`Error::Encoding`] if the message has no form that can be stored; [`Error::TooLarge`] if it is
+    /// too large for the outbox or for a broker; [`Error::NotPacked`] if it must be packed.
     pub fn new<M: Message>(message: &M) -> Result<Self, Error> {
-        let json =
-            Json::encode(message).map_err(|source| Error::Json { what: format!("message `{}`", M::NAME), source })?;
-        let key = message.key().map(Cow::into_owned);
-        if key.as_deref().is_some_and(|key| key.contains('\0')) {
-            return Err(Error::Json {
-                what: format!("the key of message `{}`", M::NAME),
-                source: crate::JsonError::Nul,
-            });
+        if M::PACKED {
+            return Err(Error::NotPacked { name: M::NAME });
         }
+        let message = Self::encoded(message)?;
+        message.check()?;
+        Ok(message)
+    }
+
+    /// As [`new`](Self::new), whatever its size.
+    pub(crate) fn encoded<M: Message>(message: &M) -> Result<Self, Error> {
+        let what = || format!("message `{}`", M::NAME);
+        let payload = M::Encoding::encode(message).map_err(|error| match error {
+            EncodingError::Json(source) => Error::Json { what: what(), source },
+            source => Error::Encoding { what: what(), source },
+        })?;
+        let id = MessageId::new();
+        let span = telemetry::create_span(M::NAME, id);
         Ok(Self {
-            id: MessageId::new(),
+            id,
             topic: M::NAME.to_owned(),
             name: M::NAME.to_owned(),
-            key,
-            content_type: "application/json".to_owned(),
-            headers: crate::trace::current_headers(),
-            payload: json.as_str().as_bytes().to_vec(),
+            key: message.key().map(Cow::into_owned),
+            content_type: M::Encoding::CONTENT_TYPE.to_owned(),
+            headers: trace::headers_of(&span),
+            payload,
         })
+    }
+
+    /// Whether the outbox and every broker can hold it. `Outbox` and the steps of sagas ask before they write anything.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] names what is too large; [`Error::Json`] if a text holds a NUL, which PostgreSQL cannot store.
+    pub fn check(&self) -> Result<(), Error> {
+        let of = |part: &str| format!("the {part} of message `{}`", crate::sanitize(&self.name));
+        let within = |part: &str, bytes: usize, limit: usize, advice: &'static str| {
+            if bytes > limit { Err(Error::TooLarge { what: of(part), bytes, limit, advice }) } else { Ok(()) }
+        };
+        let payload = "store the bulk elsewhere and pass a reference, as `Payloads::pack` with a store does";
+        let shorter = "shorten it; AMQP has no room for more";
+        within("payload", self.payload.len(), MAX_PAYLOAD_BYTES, payload)?;
+        within("topic", self.topic.len(), MAX_NAME_BYTES, shorter)?;
+        within("name", self.name.len(), MAX_NAME_BYTES, shorter)?;
+        within("content type", self.content_type.len(), MAX_NAME_BYTES, shorter)?;
+        let encodings = self.headers.get(CONTENT_ENCODING_HEADER).map_or(0, String::len);
+        within("content encoding", encodings, MAX_NAME_BYTES, shorter)?;
+        for name in self.headers.keys() {
+            within("headers: a name", name.len(), MAX_NAME_BYTES, shorter)?;
+        }
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let advice = "move what does not route or trace the message into its payload";
+        within("headers and the key", headers + self.key.as_ref().map_or(0, String::len), MAX_HEADERS_BYTES, advice)?;
+        let texts = [("topic", Some(&self.topic)), ("name", Some(&self.name)), ("key", self.key.as_ref())];
+        match texts.iter().find(|(_, text)| text.is_some_and(|text| text.contains('\0'))) {
+            Some((part, _)) => Err(Error::Json { what: of(part), source: JsonError::Nul }),
+            None => Ok(()),
+        }
     }
 }

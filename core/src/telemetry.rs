@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::Span;
 
 use crate::event::Outcome;
-use crate::{SagaId, trace};
+use crate::{MessageId, SagaId, trace};
 
 /// Attempts at steps and compensations, by `saga`, `step`, `phase` and `result`.
 pub const ATTEMPTS: &str = "amends_attempts_total";
@@ -32,6 +32,21 @@ pub(crate) fn attempt_span(
     let span = tracing::info_span!("saga.step", saga = %saga, saga.name = name, step, phase, attempt);
     trace::set_parent(&span, parent);
     span
+}
+
+/// The span in which a message is made, as the messaging conventions of OpenTelemetry have it: the parent of those in which it
+/// is published and processed.
+pub(crate) fn create_span(name: &'static str, id: MessageId) -> Span {
+    tracing::info_span!(
+        "message.create",
+        otel.name = %format_args!("create {name}"),
+        otel.kind = "producer",
+        messaging.system = "rabbitmq",
+        messaging.operation.name = "create",
+        messaging.operation.type = "create",
+        messaging.destination.name = name,
+        messaging.message.id = %id,
+    )
 }
 
 pub(crate) fn attempt(saga: &str, step: &str, phase: &'static str, result: &'static str, took: Duration) {

@@ -17,31 +17,53 @@ impl Injector for Headers<'_> {
     }
 }
 
-struct Parent<'a>(&'a str);
+struct Parent<'a> {
+    traceparent: &'a str,
+    tracestate: Option<&'a str>,
+}
 
 impl Extractor for Parent<'_> {
     fn get(&self, key: &str) -> Option<&str> {
-        (key == "traceparent").then_some(self.0)
+        match key {
+            "traceparent" => Some(self.traceparent),
+            "tracestate" => self.tracestate,
+            _ => None,
+        }
     }
 
     fn keys(&self) -> Vec<&str> {
-        vec!["traceparent"]
+        vec!["traceparent", "tracestate"]
     }
 }
 
 /// The `traceparent` and `tracestate` of the current span; empty when no trace is being recorded.
 pub fn current_headers() -> BTreeMap<String, String> {
+    headers_of(&tracing::Span::current())
+}
+
+/// The `traceparent` and `tracestate` of a span; those of the current one if it is recorded by nobody.
+pub(crate) fn headers_of(span: &tracing::Span) -> BTreeMap<String, String> {
     let mut headers = BTreeMap::new();
-    let context = tracing::Span::current().context();
+    let context = if span.is_disabled() { tracing::Span::current().context() } else { span.context() };
     TraceContextPropagator::new().inject_context(&context, &mut Headers(&mut headers));
     headers
 }
 
 /// Makes `span` a child of the trace that a stored `traceparent` names.
 pub fn set_parent(span: &tracing::Span, traceparent: Option<&str>) {
-    if let Some(parent) = traceparent {
-        let context = TraceContextPropagator::new().extract(&Parent(parent));
-        // A span that no subscriber records has no context to set; there is nothing to lose.
-        let _ = span.set_parent(context);
+    if let Some(traceparent) = traceparent {
+        adopt(span, &Parent { traceparent, tracestate: None });
     }
+}
+
+/// Makes `span` a child of the span that the headers of a message name.
+pub fn set_parent_from(span: &tracing::Span, headers: &BTreeMap<String, String>) {
+    if let Some(traceparent) = headers.get("traceparent") {
+        adopt(span, &Parent { traceparent, tracestate: headers.get("tracestate").map(String::as_str) });
+    }
+}
+
+fn adopt(span: &tracing::Span, parent: &Parent<'_>) {
+    // A span that no subscriber records has no context to set; there is nothing to lose.
+    let _ = span.set_parent(TraceContextPropagator::new().extract(parent));
 }

@@ -22,7 +22,20 @@ impl<M: Message, R> Request<M, R> {
     /// Asks for this. A message that cannot be stored fails the attempt.
     #[expect(clippy::needless_pass_by_value, reason = "whoever asks makes the message for it")]
     pub fn new(message: M) -> Self {
-        Self { message: OutboxMessage::new(&message), reply: PhantomData }
+        Self::of(OutboxMessage::new(&message))
+    }
+
+    /// Asks by an `M` that [`Payloads::pack`](crate::Payloads::pack) has made; the answer comes back unpacked, as JSON.
+    ///
+    /// # Panics
+    /// In debug builds, if the message is no `M`.
+    pub fn packed(message: OutboxMessage) -> Self {
+        debug_assert_eq!(message.name, M::NAME, "a request is of the type that its step names");
+        Self::of(message.check().map(|()| message))
+    }
+
+    fn of(message: Result<OutboxMessage, Error>) -> Self {
+        Self { message, reply: PhantomData }
     }
 }
 

@@ -76,7 +76,7 @@ impl Bench {
         sqlx::query("analyze amends.outbox").execute(&self.pool).await?;
         let options = RelayOptions {
             exchange: NAME.into(),
-            topology: Topology { exchanges: vec![NAME.into()], queues: vec![queue()] },
+            topology: Topology { exchanges: vec![NAME.into()], queues: vec![queue()], ..Topology::default() },
             ..RelayOptions::default()
         };
         let shutdown = CancellationToken::new();
@@ -123,16 +123,19 @@ impl Bench {
 
 /// What the relay sends with each message, so that both send the same bytes.
 fn envelope(number: usize) -> BasicProperties {
-    let (id, time) = (uuid::Uuid::now_v7().to_string(), "2026-11-24T12:10:54.853561+00:00");
+    let (id, time) = (uuid::Uuid::now_v7().to_string(), "2026-11-24T12:10:54.853561Z");
     let text = |value: &str| AMQPValue::LongString(LongString::from(value));
     let mut headers = FieldTable::default();
-    headers.insert("cloudEvents:specversion".into(), text("1.0"));
-    headers.insert("cloudEvents:id".into(), text(&id));
-    headers.insert("cloudEvents:type".into(), text("thing.happened"));
-    headers.insert("cloudEvents:source".into(), text("amends"));
-    headers.insert("cloudEvents:time".into(), text(time));
+    headers.insert("cloudEvents_specversion".into(), text("1.0"));
+    headers.insert("cloudEvents_id".into(), text(&id));
+    headers.insert("cloudEvents_type".into(), text("thing.happened"));
+    headers.insert("cloudEvents_source".into(), text("amends"));
+    headers.insert("cloudEvents_time".into(), text(time));
     headers.insert(SEQ_HEADER.into(), AMQPValue::LongLongInt(number as i64));
-    headers.insert(KEY_HEADER.into(), text(&format!("key-{}", number as i64 % KEYS)));
+    let key = format!("key-{}", number as i64 % KEYS);
+    headers.insert(KEY_HEADER.into(), text(&key));
+    headers.insert("cloudEvents_subject".into(), text(&key));
+    headers.insert("cloudEvents_partitionkey".into(), text(&key));
     BasicProperties::default()
         .with_delivery_mode(2)
         .with_message_id(id.as_str().into())

@@ -70,6 +70,7 @@ impl Services {
 
 fn relay(pool: &PgPool, url: &AmqpUrl, commands: &QueueTopology, replies: Option<ReplyQueue>) -> Relay {
     let exchange = commands.exchange.clone();
-    let topology = Topology { exchanges: vec![exchange.clone()], queues: vec![commands.clone()] };
+    let topology =
+        Topology { exchanges: vec![exchange.as_str().into()], queues: vec![commands.clone()], ..Topology::default() };
     Relay::new(pool.clone(), url.clone(), RelayOptions { exchange, topology, replies, ..RelayOptions::default() })
 }

@@ -7,13 +7,15 @@ use syn::{Data, DeriveInput, Error, Ident, LitStr, Meta, Path, parse_quote};
 use crate::args::{each_key, equals, unknown};
 use crate::sink::Sink;
 
-const MESSAGE_KEYS: &str = "`name`, `key` and `crate`";
+const MESSAGE_KEYS: &str = "`name`, `key`, `encoding`, `packed` and `crate`";
 
 /// `#[message(…)]`.
 #[derive(Default)]
 struct Args {
     name: Option<LitStr>,
     key: Option<Ident>,
+    encoding: Option<Path>,
+    packed: bool,
     krate: Option<Path>,
 }
 
@@ -24,7 +26,7 @@ pub(crate) fn derive(item: TokenStream) -> TokenStream {
     let args = args(&input, &mut sink);
     let key = args.key.as_ref().map(|key| ordering_key(&input, key, &mut sink));
     match &args.name {
-        Some(name) if sink.is_empty() => implementation(input, name, key.as_ref(), args.krate.as_ref()),
+        Some(name) if sink.is_empty() => implementation(input, name, key.as_ref(), &args),
         _ => sink.into_tokens(),
     }
 }
@@ -44,6 +46,8 @@ fn args(input: &DeriveInput, sink: &mut Sink) -> Args {
             match key.to_string().as_str() {
                 "name" => args.name = Some(equals(input).and_then(wire_name)?),
                 "key" => args.key = Some(equals(input)?),
+                "encoding" => args.encoding = Some(equals(input)?),
+                "packed" => args.packed = true,
                 "crate" => args.krate = Some(equals::<LitStr>(input)?.parse()?),
                 _ => return Err(unknown(key, "#[message]", MESSAGE_KEYS)),
             }
@@ -67,25 +71,27 @@ fn wire_name(name: LitStr) -> syn::Result<LitStr> {
     Ok(name)
 }
 
-fn implementation(
-    mut input: DeriveInput,
-    name: &LitStr,
-    key: Option<&TokenStream>,
-    krate: Option<&Path>,
-) -> TokenStream {
-    let krate = krate.cloned().unwrap_or_else(|| parse_quote!(::amends));
+fn implementation(mut input: DeriveInput, name: &LitStr, key: Option<&TokenStream>, args: &Args) -> TokenStream {
+    let krate = args.krate.clone().unwrap_or_else(|| parse_quote!(::amends));
+    let encoding = args.encoding.clone().unwrap_or_else(|| parse_quote!(#krate::AsJson));
+    let packed = args.packed.then(|| {
+        quote!(
+            const PACKED: ::core::primitive::bool = true;
+        )
+    });
     if input.generics.type_params().next().is_some() {
-        // serde decides what it asks of the parameters.
-        input.generics.make_where_clause().predicates.push(parse_quote! {
-            Self: #krate::__private::Serialize + #krate::__private::DeserializeOwned
-                + ::core::marker::Send + ::core::marker::Sync
-        });
+        // The format decides what it asks of the parameters.
+        let predicates = &mut input.generics.make_where_clause().predicates;
+        predicates.push(parse_quote!(Self: ::core::marker::Send + ::core::marker::Sync));
+        predicates.push(parse_quote!(#encoding: #krate::Encoding<Self>));
     }
     let ident = &input.ident;
     let (impl_generics, ty_generics, where_clause) = input.generics.split_for_impl();
     quote! {
         impl #impl_generics #krate::Message for #ident #ty_generics #where_clause {
             const NAME: &'static ::core::primitive::str = #name;
+            #packed
+            type Encoding = #encoding;
             #key
         }
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, PgPool};
 
-use crate::Barrier;
 use crate::columns::{LONGEST_PAUSE, millis};
+use crate::{Barrier, PgPayloads};
 use crate::{hook, partitions};
 
 /// How long things are kept.
@@ -26,6 +26,8 @@ pub struct Retention {
     pub inbox: Duration,
     /// What a participant has done and undone; see [`Barrier::prune`]. 90 days.
     pub barrier: Duration,
+    /// Large payloads, since they were last put there; see [`PgPayloads`]. 90 days.
+    pub payloads: Duration,
 }
 
 const DAY: Duration = Duration::from_hours(24);
@@ -34,7 +36,14 @@ const BATCH: i64 = 1000;
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { outbox: 7 * DAY, sagas: 90 * DAY, keys: 365 * DAY, inbox: 30 * DAY, barrier: 90 * DAY }
+        Self {
+            outbox: 7 * DAY,
+            sagas: 90 * DAY,
+            keys: 365 * DAY,
+            inbox: 30 * DAY,
+            barrier: 90 * DAY,
+            payloads: 90 * DAY,
+        }
     }
 }
 
@@ -81,6 +90,7 @@ impl Retention {
             retained.deleted += delete(pool, rows, age).await?;
         }
         retained.deleted += Barrier::prune(pool, self.barrier).await?;
+        retained.deleted += PgPayloads::prune(pool, self.payloads).await?;
         Ok(retained)
     }
 }
@@ -124,7 +134,8 @@ const OLD_OUTBOX_ROWS: &str = "
     delete from amends.outbox_default where seq in (
         select o.seq from amends.outbox_default o
         where o.created_at < clock_timestamp() - $1 * interval '1 millisecond'
-            and exists (select from amends.cursor c where c.lane = o.lane and pg_visible_in_snapshot(o.xid, c.prev))
+            and (select count(*) from amends.cursor) >= (select lanes from amends.layout)
+            and not exists (select from amends.cursor c where not pg_visible_in_snapshot(o.xid, c.prev))
         order by o.seq limit $2 for update skip locked
     )";
 

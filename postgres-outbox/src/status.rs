@@ -104,10 +104,10 @@ pub async fn lanes(pool: &PgPool) -> Result<Vec<LaneLine>, sqlx::Error> {
             coalesce(greatest(extract(epoch from clock_timestamp() - lag.oldest), 0), 0)::float8 as lag_seconds,
             (select count(*) from amends.held_message h where h.lane = c.lane) as held,
             (select count(*) from amends.held_message h where h.lane = c.lane and h.parked) as parked
-         from amends.cursor c cross join lateral (
+         from amends.cursor c cross join amends.layout l cross join lateral (
             select count(*) as rows, min(created_at) as oldest from (
                 select o.created_at from amends.outbox o
-                where o.lane = c.lane and o.seq > greatest(c.floor, coalesce(c.pass_seq, 0))
+                where (l.lanes = 1 or amends.lane_of(o.key, o.id, l.lanes) = c.lane) and o.seq > greatest(c.floor, coalesce(c.pass_seq, 0))
                     and not pg_visible_in_snapshot(o.xid, c.prev)
                 limit $1
             ) open

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use amends::store::{Append, Head, NewSaga};
 use amends::{Definition, Event, Json, Outcome, SagaId, Status, Step, StepKind, Store, WorkerId};
-use amends_postgres::cursor::Lane;
+use amends_postgres::cursor::{Lane, Layout};
 use amends_postgres::testing::TestDatabase;
 use amends_postgres::{Inbox, Inserted, PgStore, Received, Retention};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool};
@@ -18,6 +18,7 @@ const NOW: Retention = Retention {
     keys: Duration::ZERO,
     inbox: Duration::ZERO,
     barrier: Duration::ZERO,
+    payloads: Duration::ZERO,
 };
 
 async fn tables(pool: &PgPool, like: &str) -> Vec<String> {
@@ -41,8 +42,12 @@ async fn go_to_next_partition(pool: &PgPool) {
 
 /// A relay reads and settles all there is.
 async fn drain(pool: &PgPool) {
+    drain_lane(pool, 0).await;
+}
+
+async fn drain_lane(pool: &PgPool, number: i16) {
     let lease = Duration::from_secs(10);
-    let mut lane = Lane::acquire(pool, 0, Uuid::now_v7(), "relay", lease).await.unwrap().unwrap();
+    let mut lane = Lane::acquire(pool, number, Uuid::now_v7(), "relay", lease).await.unwrap().unwrap();
     for _ in 0..4 {
         let page = lane.read(1000).await.unwrap();
         lane.settle(&page, &[]).await.unwrap();
@@ -95,16 +100,18 @@ async fn an_open_transaction_keeps_its_partition_and_holds_up_nobody() {
 async fn what_a_slow_lane_has_not_read_is_kept() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
-    publish(pool, 1).await;
-    pool.execute(
-        "insert into amends.outbox (id, lane, topic, name, payload) values (gen_random_uuid(), 1, 't', 'n', '')",
-    )
-    .await
-    .unwrap();
+    pool.execute("select amends.set_lanes(2)").await.unwrap();
+    drain(pool).await;
+    assert!(Layout::finish(pool).await.unwrap());
+    publish(pool, 20).await;
     go_to_next_partition(pool).await;
+    let unpublished = [("outbox_0".to_owned(), "not all of it is published".to_owned())];
+
     drain(pool).await;
 
-    assert_eq!(NOW.apply(pool).await.unwrap().kept, [("outbox_0".to_owned(), "not all of it is published".to_owned())]);
+    assert_eq!(NOW.apply(pool).await.unwrap().kept, unpublished);
+    drain_lane(pool, 1).await;
+    assert_eq!(NOW.apply(pool).await.unwrap().dropped, ["outbox_0"]);
 }
 
 /// A week long ago, with a partition of its own.

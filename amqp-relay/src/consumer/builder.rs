@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends::Message;
+use amends_postgres::Hints;
 use sqlx::PgPool;
 use thiserror::Error;
 
@@ -288,5 +289,6 @@ fn consumer(
     (work, batching): (Arc<dyn Work>, Option<Batching>),
 ) -> Consumer {
     let dead_letters = DeadLetters::new(url.clone(), name.clone(), &queue, settings.declare);
-    Consumer(Arc::new(Inner { pool, url, name, queue, settings, batching, work, dead_letters }))
+    let hints = Hints::of(&pool);
+    Consumer(Arc::new(Inner { pool, _hints: hints, url, name, queue, settings, batching, work, dead_letters }))
 }

@@ -14,6 +14,7 @@ mod telemetry;
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends_postgres::Hints;
 use sqlx::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +87,8 @@ struct Inner {
     batching: Option<Batching>,
     work: Arc<dyn Work>,
     dead_letters: DeadLetters,
+    /// For what its handlers publish and answer.
+    _hints: Hints,
 }
 
 /// Which messages of a queue wait for each other.

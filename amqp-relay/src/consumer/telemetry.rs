@@ -42,7 +42,7 @@ pub(super) fn process_span(consumer: &str, queue: &str, messages: &[Incoming], a
     if let Some(correlation) = &message.correlation {
         span.record("messaging.message.conversation_id", correlation);
     }
-    amends::trace::set_parent(&span, message.headers.get("traceparent").map(String::as_str));
+    amends::trace::set_parent_from(&span, &message.headers);
     span
 }
 

@@ -15,7 +15,7 @@ use crate::saga::{Data, Saga, Steps};
 use crate::state::State;
 use crate::store::{NewSaga, StepTransaction};
 use crate::worker::attempt::body_kind;
-use crate::{Answer, IDEMPOTENCY_HEADER, Json, Message, OutboxMessage, Rejection, SagaId};
+use crate::{Answer, Encoding, IDEMPOTENCY_HEADER, Json, Message, OutboxMessage, Rejection, SagaId};
 
 /// The code of one kind of saga.
 pub(super) struct Kind<T: StepTransaction> {
@@ -46,7 +46,7 @@ pub(super) fn participant<M: Message, R: Serialize>(
     answer: impl Fn(&M, &str) -> Option<Result<R, Rejection>> + Send + 'static,
 ) -> Participant {
     Box::new(move |request| {
-        let message: M = serde_json::from_slice(&request.payload).expect("a request has its own type");
+        let message = M::Encoding::decode(&request.payload).expect("a request has its own type");
         let key = request.headers.get(IDEMPOTENCY_HEADER).map_or("", String::as_str);
         answer(&message, key).map(|answer| match answer {
             Ok(reply) => Answer::Done(Json::encode(&reply).expect("a reply can be stored")),

@@ -69,7 +69,9 @@ impl Tried<'_> {
                 format!("it skipped itself ({reason}), but only a step that says `skippable` may"),
                 "data",
             ),
-            Problem::Body(error @ StepError::Data(_)) => (Cause::Data, error.to_string(), "data"),
+            Problem::Body(error @ (StepError::Data(_) | StepError::Unpublishable(_))) => {
+                (Cause::Data, error.to_string(), "data")
+            }
             Problem::Body(error) => (Cause::Error, error.to_string(), "error"),
             Problem::Timeout(limit) => (Cause::Timeout, format!("no answer within {limit:?}"), "timeout"),
             Problem::Panic(text) => (Cause::Panic, text, "panic"),

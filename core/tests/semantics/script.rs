@@ -53,6 +53,7 @@ pub(crate) struct Ask(pub(crate) String);
 
 impl Message for Ask {
     const NAME: &'static str = "ask";
+    type Encoding = amends::AsJson;
 }
 
 #[derive(Clone, Default)]

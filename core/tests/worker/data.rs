@@ -12,6 +12,7 @@ struct Noted(String);
 
 impl Message for Noted {
     const NAME: &'static str = "noted";
+    type Encoding = amends::AsJson;
 }
 
 fn published(stage: &Stage) -> Vec<String> {

@@ -1,0 +1,8 @@
+//! What the relay promises while the broker is in trouble: nothing lost, order kept per key, the others flowing, and recovery
+//! without a restart.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod own_broker;
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,3 @@
+//! Trouble that others would notice: each of these tests has a broker of its own.
+
+mod outage;
