@@ -16,6 +16,15 @@
 //! # }
 //! ```
 
+/// Compiles the examples of the pages.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/CONSUMERS.md")]
+    mod consumers {}
+    #[doc = include_str!("../../docs/PARTICIPANTS.md")]
+    mod participants {}
+}
+
 mod broker;
 mod consumer;
 mod envelope;
