@@ -69,6 +69,12 @@ pub enum RelayError {
     /// The queue was deleted, or its node is gone.
     #[error("the broker stopped the consumer of queue `{0}`: the queue was deleted, or its node is gone")]
     QueueGone(String),
+    /// The client library cannot read a message, and closes its connection.
+    #[error(
+        "a message of queue `{0}` cannot be read off the wire: a property, or the name of a header, is no UTF-8; remove it from the \
+         head of the queue, and have its publisher mended"
+    )]
+    Unreadable(String),
     /// A dead letter found no queue.
     #[error(
         "exchange `{exchange}` does not take the dead letter ({refused}); it must exist and lead to a queue, as it does where \

@@ -16,6 +16,15 @@
 //! # }
 //! ```
 
+/// Compiles the examples of the pages.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/CONSUMERS.md")]
+    mod consumers {}
+    #[doc = include_str!("../../docs/PARTICIPANTS.md")]
+    mod participants {}
+}
+
 mod broker;
 mod consumer;
 mod envelope;
@@ -46,3 +55,8 @@ pub use topology::{
     QueueTopology, Topology, TopologyMode,
 };
 pub use unpacking::Unpacking;
+
+/// The guide's examples are compiled as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/EVENTS.md")]
+struct Guide;

@@ -21,7 +21,8 @@ pub struct Retention {
     pub sagas: Duration,
     /// Business keys: after this the same key starts another saga. A year.
     pub keys: Duration,
-    /// Which messages a consumer has handled: a copy that comes later takes effect again. 30 days.
+    /// Which messages a consumer has handled; it must be longer than the consumers' window (29 days), beyond which they refuse
+    /// what they do not know. 30 days.
     pub inbox: Duration,
     /// What a participant has done and undone; see [`Barrier::prune`]. 90 days.
     pub barrier: Duration,

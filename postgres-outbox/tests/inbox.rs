@@ -61,9 +61,9 @@ async fn a_copy_waits_for_the_transaction_of_the_first_however_that_ends() {
             sleep(Duration::from_millis(2)).await;
         }
         if commits {
-            first.commit().await.unwrap()
+            first.commit().await.unwrap();
         } else {
-            first.rollback().await.unwrap()
+            first.rollback().await.unwrap();
         }
         assert_eq!(copies.await.unwrap(), if commits { [Copy, Another] } else { [New, Another] });
     }

@@ -167,6 +167,11 @@ impl Consumer {
         let connection = broker::connect(&self.0.url, &self.0.name).await?;
         let result = session::run(&self.0, &connection, shutdown, || *pause = Duration::from_millis(100)).await;
         broker::close(&connection).await;
-        result
+        result.map_err(|error| match error {
+            RelayError::Broker(error) if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => {
+                RelayError::Unreadable(self.0.queue.name.clone())
+            }
+            error => error,
+        })
     }
 }

@@ -1,8 +1,10 @@
 //! Messages that are handled together.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use amends_relay::{HandlerError, Incoming, Order};
+use amends_relay::{HandleBatch, HandlerError, Incoming, Order as Wait};
 use sqlx::PgConnection;
 
 use crate::support::until;
@@ -53,7 +55,7 @@ async fn what_waits_in_the_queue_is_handled_in_few_transactions_each_message_onc
 async fn the_poison_in_a_batch_is_a_dead_letter_alone_and_each_key_keeps_its_order() {
     let mut world = world().await;
     let queue = world.queue("ledger", &["#"]);
-    let builder = || consumer(&world, &queue).order(Order::Key).concurrency(3).batch(10, SOON, write_all);
+    let builder = || consumer(&world, &queue).order(Wait::Key).concurrency(3).batch(10, SOON, write_all);
     let consuming = Consuming::start(builder());
     world.until_consumed(&queue.name).await;
     for number in 0..20 {
@@ -100,11 +102,58 @@ struct Flaky {
     calls: Calls,
 }
 
-impl amends_relay::HandleBatch for Flaky {
+impl HandleBatch for Flaky {
     async fn handle(&self, tx: &mut PgConnection, messages: &[Incoming]) -> Result<(), HandlerError> {
         if self.calls.next() <= 4 {
             return Err(HandlerError::unavailable("it is away"));
         }
         write_all(tx, messages).await
     }
+}
+
+/// Fails for as long as it is told, if one of the messages is `stuck 0`.
+struct Stuck {
+    is_stuck: Arc<AtomicBool>,
+}
+
+impl HandleBatch for Stuck {
+    async fn handle(&self, tx: &mut PgConnection, messages: &[Incoming]) -> Result<(), HandlerError> {
+        let has_stuck = messages.iter().any(|message| message.payload == b"stuck 0");
+        if has_stuck && self.is_stuck.load(Ordering::SeqCst) {
+            return Err(HandlerError::retry("not now"));
+        }
+        write_all(tx, messages).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_message_of_a_batch_holds_up_its_key_alone_and_those_behind_it_wait() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let is_stuck = Arc::new(AtomicBool::new(true));
+    let handler = Stuck { is_stuck: Arc::clone(&is_stuck) };
+    let builder = consumer(&world, &queue).order(Wait::Key).attempts(u32::MAX).longest_pause(SOON);
+    let consuming = Consuming::start(builder.batch(10, SOON, handler));
+    world.until_consumed(&queue.name).await;
+    // The first of them is tried alone by the time that those of the second half come.
+    for half in 0..2 {
+        for number in half * 10..(half + 1) * 10 {
+            for key in ["stuck", "free"] {
+                Sent { key: Some(key), ..Sent::text(&format!("{key} {number}")) }.to(&world).await;
+            }
+        }
+        let free = if half == 0 { "select count(*) = 10 from ledger" } else { "select count(*) = 20 from ledger" };
+        until(world.pool(), free).await;
+    }
+    is_stuck.store(false, Ordering::SeqCst);
+    until(world.pool(), "select count(*) = 40 from ledger").await;
+
+    let all = ledger(&world).await;
+    for key in ["stuck", "free"] {
+        let of_key: Vec<&String> = all.iter().filter(|text| text.starts_with(key)).collect();
+        let expected: Vec<String> = (0..20).map(|number| format!("{key} {number}")).collect();
+        assert_eq!(of_key, expected.iter().collect::<Vec<_>>());
+    }
+    consuming.stop().await;
+    world.clean_up().await;
 }

@@ -1,6 +1,7 @@
 //! Stands between a consumer and the broker, to cut the connection and to put words in the consumer's mouth.
 
 use amends_relay::AmqpUrl;
+use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,6 +50,13 @@ impl Proxy {
         self.url.as_str().parse().unwrap()
     }
 
+    /// A connection with a first channel.
+    pub(crate) async fn connect(&self) -> (Connection, Channel) {
+        let connection = Connection::connect(self.url.as_str(), ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        (connection, channel)
+    }
+
     /// Cuts every connection that there is.
     pub(crate) fn cut(&self) {
         let _ = self.orders.send(Order::Cut);
@@ -57,11 +65,24 @@ impl Proxy {
     /// Acknowledges on the first channel what was never delivered. The broker closes the channel with 406, as it does when
     /// an acknowledgement takes longer than its `consumer_timeout`.
     pub(crate) fn acknowledge_what_was_never_delivered(&self) {
-        let mut frame = vec![1, 0, 1, 0, 0, 0, 13, 0, 60, 0, 80];
-        frame.extend(u64::MAX.to_be_bytes());
-        frame.extend([0, 0xCE]);
-        self.orders.send(Order::Say(frame)).unwrap();
+        let acknowledge = [&[0, 60, 0, 80], &u64::MAX.to_be_bytes()[..], &[0]].concat();
+        self.orders.send(Order::Say(frame(1, &acknowledge))).unwrap();
     }
+
+    /// Publishes on the first channel what no client library would: a message whose type is no text.
+    pub(crate) fn publish_what_is_no_text(&self, exchange: &str) {
+        let name = [&[u8::try_from(exchange.len()).unwrap()], exchange.as_bytes()].concat();
+        let publish = [&[0, 60, 0, 40, 0, 0], &name[..], &[1, b't', 0]].concat();
+        let (has_type, two_bytes) = ([0, 1 << 5], [2, 0xFF, 0xFE]);
+        let header = [&[0, 60, 0, 0], &1_u64.to_be_bytes()[..], &has_type, &two_bytes].concat();
+        self.orders.send(Order::Say([frame(1, &publish), frame(2, &header), frame(3, b"?")].concat())).unwrap();
+    }
+}
+
+/// On the first channel.
+fn frame(kind: u8, content: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(content.len()).unwrap().to_be_bytes();
+    [&[kind, 0, 1], &size[..], content, &[0xCE]].concat()
 }
 
 /// From the client to the broker, frame by frame, so that others fit between them.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use amends_relay::{Consumer, Handler, HandlerError, Incoming};
 use async_trait::async_trait;
 use lapin::BasicProperties;
-use lapin::options::QueueDeleteOptions;
+use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use sqlx::PgConnection;
 
@@ -159,6 +159,35 @@ async fn headers_of_odd_types_and_bytes_that_are_no_text_harm_nobody() {
 
     let seen = &ledger(&world).await[0];
     assert_eq!(seen, r#"{"amends-seq": "many", "bytes": "��␀", "number": "-7", "traceparent": "nonsense"} None"#);
+    consuming.stop().await;
+    world.clean_up().await;
+}
+
+/// The client library closes its connection over it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_cannot_be_read_off_the_wire_is_kept_and_the_consumer_goes_on_once_it_is_removed() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let consuming =
+        Consuming::start(consumer(&world, &queue).longest_pause(Duration::from_millis(300)).handler(Ledger));
+    world.until_consumed(&queue.name).await;
+    let proxy = Proxy::start().await;
+    let _first = proxy.connect().await;
+
+    proxy.publish_what_is_no_text(&world.name);
+    let deadline = tokio::time::Instant::now() + crate::support::PATIENCE;
+    // It is in the queue while the consumer pauses, each time.
+    for _ in 0..2 {
+        while ready(&world, &queue.name).await == 0 {
+            assert!(tokio::time::Instant::now() < deadline, "it is lost");
+        }
+    }
+    while world.channel.queue_purge(queue.name.as_str().into(), QueuePurgeOptions::default()).await.unwrap() == 0 {
+        assert!(tokio::time::Instant::now() < deadline);
+    }
+    Sent::text("next").to(&world).await;
+    until(world.pool(), "select count(*) = 1 from ledger").await;
+
     consuming.stop().await;
     world.clean_up().await;
 }
