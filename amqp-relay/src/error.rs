@@ -42,8 +42,8 @@ pub enum RelayError {
         problem: String,
         /// What helps.
         mend: &'static str,
-        /// The client's error.
-        source: Box<lapin::Error>,
+        /// The client's error; `None` if there was no answer.
+        source: Option<Box<lapin::Error>>,
     },
     /// An exchange, queue or binding is missing, is not as the settings say, or may not be touched.
     #[error("{item}: {problem}; {mend}")]

@@ -49,13 +49,18 @@ pub(crate) async fn connect(broker: &Broker, name: &str) -> Result<Connection, R
     let encrypted = access.uri.scheme == AMQPScheme::AMQPS;
     let runtime = lapin::runtime::default_runtime()?;
     let connecting = Connection::connect_uri_with_config(access.uri, properties, access.tls, runtime);
-    let connected = timeout(ANSWER, connecting).await;
-    let connected = connected.map_err(|_| RelayError::Deadline { what: "connect", limit: ANSWER })?;
-    connected.map_err(|source| {
-        let (problem, mend) = explain(&source, encrypted);
-        RelayError::Connect { broker: broker.to_string(), problem, mend, source: Box::new(source) }
-    })
+    let (problem, mend, source) = match timeout(ANSWER, connecting).await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => {
+            let (problem, mend) = explain(&error, encrypted);
+            (problem, mend, Some(Box::new(error)))
+        }
+        Err(_) => (format!("no answer within {ANSWER:?}"), UNREACHABLE, None),
+    };
+    Err(RelayError::Connect { broker: broker.to_string(), problem, mend, source })
 }
+
+const UNREACHABLE: &str = "check that it runs and that the address is right";
 
 /// Why there is no connection, and what helps.
 fn explain(error: &lapin::Error, encrypted: bool) -> (String, &'static str) {
@@ -89,7 +94,7 @@ fn explain(error: &lapin::Error, encrypted: bool) -> (String, &'static str) {
         _ if text.contains("NotValidForName") || text.contains("not valid for name") => {
             "the broker's certificate is for another host: use the name that is in it"
         }
-        _ => "check that it runs and that the address is right",
+        _ => UNREACHABLE,
     };
     (text, mend)
 }

@@ -33,6 +33,8 @@ impl Topology {
                 }
             }
         }
+        // The default exchange is always there, and may not be declared.
+        exchanges.retain(|exchange| !exchange.name.is_empty());
         let mut bindings = Vec::new();
         for exchange in &exchanges {
             bindings.extend(exchange.bindings.iter().flat_map(|binding| binding.items(true, &exchange.name)));
@@ -179,6 +181,12 @@ mod tests {
                 "the binding of the queue `log` to the exchange `audit`",
             ]
         );
+    }
+
+    #[test]
+    fn the_default_exchange_is_left_alone() {
+        let topology = Topology { exchanges: vec!["".into(), "orders".into()], ..Topology::default() };
+        assert_eq!(shown_plan(&topology), ["the exchange `orders`"]);
     }
 
     #[test]

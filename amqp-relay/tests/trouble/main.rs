@@ -3,6 +3,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod binary;
+mod database;
 mod own_broker;
 mod queues;
 #[path = "../support/mod.rs"]

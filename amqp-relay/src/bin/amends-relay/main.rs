@@ -66,7 +66,7 @@ enum Command {
 const QUIET: &str = "info,lapin=off,sqlx=warn";
 
 /// How soon a changed file with the database's URL counts.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> ExitCode {

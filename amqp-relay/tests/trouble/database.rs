@@ -1,0 +1,47 @@
+//! The credentials of the database change while the binary runs.
+
+use std::fs;
+
+use amends_relay::Topology;
+use tokio::task::block_in_place;
+
+use crate::binary::Binary;
+use crate::support::{World, amqp_url, publish};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_password_of_the_database_is_taken_from_its_file_without_a_restart() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    Topology { queues: vec![queue.clone()], ..Topology::default() }.ensure(&World::url()).await.unwrap();
+    let role = format!("amends_test_{}", uuid::Uuid::new_v4().simple());
+    let pool = world.pool().clone();
+    let run_sql = async |sql: String| sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+    run_sql(format!(
+        "do $$ begin execute format('create role {role} login password ''old'' in role %I', current_user); end $$"
+    ))
+    .await;
+    let url = world.database.url().to_owned();
+    let (scheme, rest) = url.split_once("://").unwrap();
+    let place = rest.split_once('@').unwrap().1;
+    let file = std::env::temp_dir().join(&role);
+    fs::write(&file, format!("{scheme}://{role}:old@{place}")).unwrap();
+    let binary =
+        block_in_place(|| Binary::start(&world, &amqp_url(), &["--database-url-file", file.to_str().unwrap()]));
+    publish(&pool, "thing.happened", "k", 1..=3).await;
+    world.drain(&queue, 3).await;
+
+    run_sql(format!("alter role {role} password 'new'")).await;
+    run_sql(format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'")).await;
+    publish(&pool, "thing.happened", "k", 4..=6).await;
+    fs::write(&file, format!("{scheme}://{role}:new@{place}")).unwrap();
+
+    let got = world.drain(&queue, 3).await;
+    assert_eq!(got.iter().map(|message| message.key().1).collect::<Vec<_>>(), [4, 5, 6]);
+    drop(binary);
+    fs::remove_file(file).unwrap();
+    run_sql(format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'; drop role {role}"
+    ))
+    .await;
+    world.clean_up().await;
+}
