@@ -85,10 +85,11 @@ fn a_worker_that_hardly_polls_hears_of_a_start_a_signal_and_a_reply_in_another_p
 
 #[tokio::test]
 async fn a_publish_is_told_after_the_commit_and_not_before() {
-    let (database, mut told) = (TestDatabase::create().await, None);
-    let _hints = Hints::of(database.pool());
-    let listener = told.insert(listener(database.pool()).await);
-    // Long enough for a first look, and short enough for another one.
+    let database = TestDatabase::create().await;
+    let hints = Hints::of(database.pool());
+    // From now on it takes no longer to tell than to ask.
+    reliable(&mut hints.outbox()).await;
+    let mut listener = listener(database.pool()).await;
     let mut tx = database.pool().begin().await.unwrap();
     Outbox::publish(&mut tx, &Happened { number: 1 }).await.unwrap();
     assert!(timeout(Duration::from_millis(20), listener.recv()).await.is_err(), "told before the commit");
@@ -102,6 +103,7 @@ async fn what_is_rolled_back_is_never_told_and_not_asked_after_for_ever() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
     let store = PgStore::new(pool.clone());
+    reliable(&mut Hints::of(pool).outbox()).await;
     let mut listener = listener(pool).await;
     let mut tx = pool.begin().await.unwrap();
     Outbox::publish(&mut tx, &Happened { number: 1 }).await.unwrap();

@@ -111,7 +111,7 @@ impl Pump<'_> {
                 Some(flown) = self.flying.next(), if !self.flying.is_empty() => self.judge(flown?),
                 _ = renewal.tick() => self.lane.renew().await?,
                 event = events.next() => on_event(event, &self.gate)?,
-                () = self.wake.up(until_held), if self.window.is_empty() && self.drained => self.drained = false,
+                () = self.wake.up(until_held), if self.drained => self.drained = false,
                 () = shutdown.cancelled(), if !stopping => {}
                 // A window that has pages and nothing flying has something to settle or to launch at once.
                 () = std::future::ready(()), if self.has_more() => {}

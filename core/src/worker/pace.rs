@@ -17,7 +17,6 @@ pub(super) struct Pace {
     poll: Duration,
     /// A place that another worker's saga leaves is nobody's hint.
     is_bounded: bool,
-    pause: Duration,
     /// There was more than could be taken.
     pub(super) wants_more: bool,
     next_sweep: Instant,
@@ -31,7 +30,6 @@ impl Pace {
         Self {
             poll: crew.options.poll,
             is_bounded: !crew.bounds.is_empty(),
-            pause: Duration::ZERO,
             wants_more: false,
             next_sweep: now,
             next_adoption: now,
@@ -59,18 +57,17 @@ impl Pace {
         self.next_adoption = Instant::now();
     }
 
-    /// When to look next: at once after a full batch, else after a pause that doubles up to the poll interval.
-    pub(super) fn next(&mut self, found: usize, has_hints: bool) -> Instant {
+    /// When to look next: at once after a full batch, else after the poll interval, or sooner where hints do not tell all.
+    pub(super) fn next(&self, found: usize, has_hints: bool) -> Instant {
         let now = Instant::now();
         if found > 0 && self.wants_more {
             return now;
         }
         let shortest = self.poll.min(LONGEST_WITHOUT_HINTS);
-        let longest = if has_hints && !self.is_bounded { self.poll } else { shortest };
-        self.pause = if found > 0 { shortest } else { (self.pause * 2).clamp(shortest, longest) };
+        let pause = if has_hints && !self.is_bounded { self.poll } else { shortest };
         // A worker that is full adopts nothing, however long it has been due.
         let other = self.next_sweep.min(self.next_adoption).max(now + shortest);
-        other.min(now + jittered(self.pause))
+        other.min(now + jittered(pause))
     }
 }
 
