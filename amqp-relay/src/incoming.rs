@@ -6,9 +6,11 @@ use amends::{
     AsJson, CLAIM_CHECK_HEADER, CONTENT_ENCODING_HEADER, CORRELATION_HEADER, Encoding, IDEMPOTENCY_HEADER, Message,
     OutboxMessage, Rejection, sanitize,
 };
+use chrono::{DateTime, Utc};
 use lapin::message::Delivery;
 use lapin::types::ShortString;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::HandlerError;
 use crate::envelope::{self, CONTENT_TYPE_HEADER, KEY_HEADER, SEQ_HEADER};
@@ -25,6 +27,10 @@ pub struct Incoming {
     pub key: Option<String>,
     /// Its place in the outbox it came from.
     pub seq: Option<i64>,
+    /// The routing key under which it was published.
+    pub routing_key: String,
+    /// When it was sent: by its id (UUID version 7), else by its `CloudEvents` time, else by its timestamp.
+    pub sent_at: Option<DateTime<Utc>>,
     /// The broker has delivered it before.
     pub redelivered: bool,
     /// What an answer to it must carry to find home; of an answer, what it answers.
@@ -133,8 +139,15 @@ impl Incoming {
         let text = |value: &Option<ShortString>| value.as_ref().map(|value| sanitize(value.as_str()));
         let headers = envelope::headers(properties);
         let header = |name: &str| headers.get(name).cloned();
+        let id = text(properties.message_id()).ok_or("it has no message id, so nobody could tell its copies apart")?;
         Ok(Self {
-            id: text(properties.message_id()).ok_or("it has no message id, so nobody could tell its copies apart")?,
+            sent_at: sent_at(
+                &id,
+                header("cloudEvents_time").or_else(|| header("cloudEvents:time")),
+                *properties.timestamp(),
+            ),
+            id,
+            routing_key: sanitize(delivery.routing_key.as_str()),
             name: text(properties.kind()).unwrap_or_else(|| sanitize(delivery.routing_key.as_str())),
             key: header(KEY_HEADER),
             seq: header(SEQ_HEADER).and_then(|seq| seq.parse().ok()),
@@ -146,6 +159,17 @@ impl Incoming {
             payload: delivery.data.clone(),
         })
     }
+}
+
+fn sent_at(id: &str, time: Option<String>, timestamp: Option<u64>) -> Option<DateTime<Utc>> {
+    let by_id = || {
+        let (seconds, nanos) =
+            id.parse::<Uuid>().ok().filter(|id| id.get_version_num() == 7)?.get_timestamp()?.to_unix();
+        DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos)
+    };
+    let by_time = || Some(DateTime::parse_from_rfc3339(&time?).ok()?.to_utc());
+    let by_timestamp = || DateTime::from_timestamp(i64::try_from(timestamp?).ok()?, 0);
+    by_id().or_else(by_time).or_else(by_timestamp)
 }
 
 /// A rejection on the wire.
@@ -161,6 +185,18 @@ impl Message for Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn when_a_message_was_sent_is_told_by_its_id_else_its_time_else_its_timestamp() {
+        let year = |id: &str, time: Option<&str>, timestamp| {
+            sent_at(id, time.map(str::to_owned), timestamp).map(|at| at.format("%Y").to_string())
+        };
+        let v7 = "01890a5d-ac96-774b-bcce-b302099a8057";
+        assert_eq!(year(v7, Some("1999-12-31T00:00:00Z"), Some(0)).as_deref(), Some("2023"));
+        assert_eq!(year("17", Some("1999-12-31T00:00:00Z"), Some(0)).as_deref(), Some("1999"));
+        assert_eq!(year("17", Some("yesterday"), Some(0)).as_deref(), Some("1970"));
+        assert_eq!(year("17", None, Some(u64::MAX)), None);
+    }
 
     fn asked() -> Incoming {
         let (correlation, reply_to) = (Some("saga/ship#1".to_owned()), Some("home".to_owned()));

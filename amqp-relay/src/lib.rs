@@ -16,12 +16,20 @@
 //! # }
 //! ```
 
+/// Compiles the examples of the pages.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../docs/CONSUMERS.md")]
+    mod consumers {}
+    #[doc = include_str!("../../docs/PARTICIPANTS.md")]
+    mod participants {}
+}
+
 mod broker;
 mod consumer;
 mod envelope;
 mod error;
 mod incoming;
-mod lines;
 mod participant;
 mod relay;
 mod replies;
@@ -29,15 +37,23 @@ pub mod telemetry;
 mod topology;
 mod unpacking;
 
-pub use broker::AmqpUrl;
-pub use consumer::{Consumer, ConsumerOptions, Handler, HandlerError, Order};
+pub use broker::{AmqpUrl, Broker};
+pub use consumer::{
+    ATTEMPTS_HEADER, CONSUMER_HEADER, Consumer, ConsumerBuilder, ConsumerError, EXCHANGE_HEADER, Handle, HandleBatch,
+    Handler, HandlerError, Order, REASON_HEADER, ROUTING_KEY_HEADER,
+};
 pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
 pub use incoming::Incoming;
 pub use participant::Work;
-pub use relay::{Ordering, Relay, RelayOptions, RelayState};
+pub use relay::{
+    Ordering, REPLAYED_HEADER, Relay, RelayBuilder, RelayOptions, RelayState, Replay, Replayed, Route, Trouble,
+};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
-pub use topology::{QueueKind, QueueTopology, Topology};
+pub use topology::{
+    Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,
+    QueueTopology, Topology, TopologyMode,
+};
 pub use unpacking::Unpacking;
 
 /// The guide's examples are compiled as tests.

@@ -8,9 +8,7 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::{
-    AmqpUrl, Consumer, ConsumerOptions, Handler, HandlerError, Incoming, Order, QueueKind, QueueTopology, telemetry,
-};
+use crate::{AmqpUrl, Consumer, Handler, HandlerError, Incoming, Order, QueueKind, QueueTopology, telemetry};
 
 /// The header that makes a reply a rejection, if it says `rejected`; its payload is then `{"code": "…", "message": "…"}`.
 ///
@@ -46,21 +44,23 @@ impl Default for ReplyQueue {
 }
 
 impl ReplyQueue {
-    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer<Home> {
-        let queue = QueueTopology {
-            name: self.name.clone(),
+    /// The queue, with its bindings to the exchange that is published to and its dead letters.
+    pub fn topology(&self, exchange: &str) -> QueueTopology {
+        QueueTopology {
             kind: self.kind,
-            exchange: exchange.to_owned(),
-            patterns: vec![self.name.clone()],
             dead_letter_exchange: Some(format!("{}.dead", self.name)),
-        };
-        let options = ConsumerOptions {
-            declare: self.declare,
-            order: Order::Key,
-            concurrency: self.concurrency,
-            ..ConsumerOptions::new(self.name.clone(), queue)
-        };
-        Consumer::new(pool, url, options, Home)
+            ..QueueTopology::new(&self.name, exchange, [&self.name])
+        }
+    }
+
+    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer {
+        Consumer::builder(pool, url)
+            .declare(self.declare)
+            .order(Order::Key)
+            .concurrency(self.concurrency.max(1))
+            // Without its reply a saga would wait in vain.
+            .attempts(u32::MAX)
+            .for_all(self.name.clone(), self.topology(exchange), Home)
     }
 }
 
@@ -77,7 +77,7 @@ impl Handler for Home {
             Ok(Delivered::Ended) => "ended",
             Ok(Delivered::Unknown) => "unknown",
             Err(HandlerError::Reject(_)) => "malformed",
-            Err(HandlerError::Retry(_)) => "retried",
+            Err(HandlerError::Retry(_) | HandlerError::Unavailable(_)) => "retried",
         };
         metrics::counter!(telemetry::REPLIES, "result" => result).increment(1);
         let correlation = message.correlation.as_deref().unwrap_or_default();

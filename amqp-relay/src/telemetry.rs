@@ -1,8 +1,4 @@
-//! The names of all metrics of the relay and the consumers, and the span of a message that is handled.
-
-use tracing::Span;
-
-use crate::Incoming;
+//! The names of all metrics of the relay and the consumers.
 
 /// Messages that the broker has taken.
 pub const PUBLISHED: &str = "amends_relay_published_total";
@@ -12,7 +8,11 @@ pub const REFUSED: &str = "amends_relay_refused_total";
 pub const DELAY_SECONDS: &str = "amends_relay_delay_seconds";
 /// Connections to the broker that had to be made anew.
 pub const RECONNECTS: &str = "amends_relay_reconnects_total";
-/// 1 while this relay reads the lane, else 0.
+/// 1 while this relay has a connection to the broker and finds there what it needs, else 0.
+pub const CONNECTED: &str = "amends_relay_connected";
+/// Of how many lanes the broker takes no messages now, for want of memory or disk.
+pub const BLOCKED: &str = "amends_relay_blocked";
+/// How many lanes this relay reads.
 pub const ACTIVE: &str = "amends_relay_active";
 /// Messages not published yet, by `lane`.
 pub const LAG_ROWS: &str = "amends_outbox_lag_rows";
@@ -24,25 +24,13 @@ pub const HELD: &str = "amends_outbox_held";
 pub const PARKED: &str = "amends_outbox_parked";
 /// Partitions of the database that were old enough to be dropped.
 pub const PARTITIONS_DROPPED: &str = "amends_partitions_dropped_total";
-/// Messages that a consumer has handled, by `consumer` and `result`.
+/// Messages that a consumer is done with, by `consumer` and `result`: `handled`, `duplicate`, or `rejected`, which is a dead
+/// letter. `retried` is an attempt that failed; `kept` is a dead letter that could not be sent yet.
 pub const HANDLED: &str = "amends_consumer_handled_total";
+/// Seconds that an attempt to handle messages took, by `consumer`.
+pub const PROCESS_SECONDS: &str = "amends_consumer_process_seconds";
+/// Messages that are being handled now, by `consumer`.
+pub const IN_FLIGHT: &str = "amends_consumer_in_flight";
 /// Replies to requests of sagas, by `result`: `appended`, `ended`, or `unknown` and `malformed`, which become dead letters;
 /// `retried` is one that will be tried again.
 pub const REPLIES: &str = "amends_replies_total";
-
-/// The span in which a message is handled, a child of the one in which it was made.
-pub(crate) fn process_span(consumer: &str, queue: &str, message: &Incoming) -> Span {
-    let span = tracing::info_span!(
-        "process",
-        otel.name = %format_args!("process {queue}"),
-        otel.kind = "consumer",
-        messaging.system = "rabbitmq",
-        messaging.operation.name = "process",
-        messaging.operation.type = "process",
-        messaging.destination.name = queue,
-        messaging.consumer.group.name = consumer,
-        messaging.message.id = message.id,
-    );
-    amends::trace::set_parent_from(&span, &message.headers);
-    span
-}

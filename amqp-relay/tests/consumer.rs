@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueTopology};
+use amends_relay::{Consumer, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
@@ -46,8 +46,8 @@ struct Consuming {
 impl Consuming {
     fn start(pool: &PgPool, queue: &QueueTopology, failures: u32) -> Self {
         let handler = Ledger { failures: Arc::new(AtomicU32::new(failures)) };
-        let consumer =
-            Consumer::new(pool.clone(), World::url(), ConsumerOptions::new("ledger", queue.clone()), handler);
+        let consumer = Consumer::builder(pool.clone(), World::url()).name("ledger").queue(queue.clone());
+        let consumer = consumer.handler(handler).build().unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn({
             let shutdown = shutdown.clone();
@@ -89,8 +89,9 @@ async fn copies_of_a_message_take_effect_once_also_those_with_foreign_ids() {
     let queue = world.queue("ledger", &["#"]);
     let consumers = [Consuming::start(world.pool(), &queue, 0), Consuming::start(world.pool(), &queue, 0)];
     world.until_consumed(&queue.name).await;
+    let ours = uuid::Uuid::now_v7().to_string();
     for copy in 0..10 {
-        send(&world, "01890a5d-ac96-774b-bcce-b302099a8057", "one").await;
+        send(&world, &ours, "one").await;
         send(&world, "order/17 of 'somebody else' 🦀", "two").await;
         send(&world, &format!("last-{copy}"), "filler").await;
     }
@@ -148,7 +149,8 @@ async fn a_message_whose_consumer_dies_before_its_commit_is_handled_by_another()
         let (url, queue, at_work) = (world.database.url().to_owned(), queue.clone(), Arc::clone(&at_work));
         async move {
             let pool = PgPool::connect(&url).await.unwrap();
-            let consumer = Consumer::new(pool, World::url(), ConsumerOptions::new("ledger", queue), Stuck { at_work });
+            let consumer = Consumer::builder(pool, World::url()).name("ledger").queue(queue);
+            let consumer = consumer.handler(Stuck { at_work }).build().unwrap();
             consumer.run(CancellationToken::new()).await;
         }
     });

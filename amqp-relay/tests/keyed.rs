@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming, KEY_HEADER, Order};
+use amends_relay::{Consumer, Handler, HandlerError, Incoming, KEY_HEADER, Order};
 use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
@@ -50,10 +50,15 @@ async fn a_message_that_fails_holds_up_its_key_alone_and_each_key_keeps_its_orde
     sqlx::query(table).execute(world.pool()).await.unwrap();
     let queue = world.queue("ledger", &["#"]);
     let is_stuck = Arc::new(AtomicBool::new(true));
-    let options =
-        ConsumerOptions { order: Order::Key, concurrency: 3, ..ConsumerOptions::new("ledger", queue.clone()) };
-    let handler = Ledger { is_stuck: Arc::clone(&is_stuck) };
-    let consumer = Consumer::new(world.pool().clone(), World::url(), options, handler);
+    let consumer = Consumer::builder(world.pool().clone(), World::url())
+        .name("ledger")
+        .queue(queue.clone())
+        .order(Order::Key)
+        .concurrency(3)
+        .attempts(u32::MAX)
+        .handler(Ledger { is_stuck: Arc::clone(&is_stuck) })
+        .build()
+        .unwrap();
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let consuming = tokio::spawn(async move { consumer.run(stop).await });

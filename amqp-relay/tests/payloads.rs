@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use amends::{Codec, Encoding, EncodingError, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Message, OutboxMessage, Payloads};
 use amends_postgres::testing::TestDatabase;
 use amends_postgres::{Outbox, PgPayloads};
-use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueTopology, Unpacking};
+use amends_relay::{Consumer, Handler, HandlerError, Incoming, QueueTopology, Unpacking};
 use async_trait::async_trait;
 use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
@@ -99,8 +99,8 @@ struct Consuming {
 
 impl Consuming {
     fn start(pool: &PgPool, queue: &QueueTopology, handler: impl Handler) -> Self {
-        let consumer =
-            Consumer::new(pool.clone(), World::url(), ConsumerOptions::new("reader", queue.clone()), handler);
+        let builder = Consumer::builder(pool.clone(), World::url()).name("reader").queue(queue.clone());
+        let consumer = builder.handler(handler).build().unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn({
             let shutdown = shutdown.clone();

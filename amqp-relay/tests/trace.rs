@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use amends::{Call, Message, Sagas, StepResult, WorkerOptions, saga};
 use amends_postgres::{Outbox, PgStore, StepTx};
-use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming};
+use amends_relay::{Consumer, Handler, HandlerError, Incoming};
 use async_trait::async_trait;
 use opentelemetry::trace::{SpanKind, TracerProvider};
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
@@ -90,8 +90,12 @@ async fn one_trace_shows_the_caller_the_steps_the_message_and_its_consumers() {
     let queue = world.queue("counter", &["stock.*"]);
     let relay = world.relay(world.options(vec![queue.clone()]));
     let shutdown = CancellationToken::new();
-    let consumer =
-        Consumer::new(world.pool().clone(), World::url(), ConsumerOptions::new("counter", queue.clone()), Counter);
+    let consumer = Consumer::builder(world.pool().clone(), World::url())
+        .name("counter")
+        .queue(queue.clone())
+        .handler(Counter)
+        .build()
+        .unwrap();
     let sagas = Sagas::builder(PgStore::new(world.pool().clone()))
         .register(Reserve)
         .worker(WorkerOptions { poll: Duration::from_millis(20), ..WorkerOptions::default() })

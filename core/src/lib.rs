@@ -55,6 +55,7 @@
 
 #[cfg(feature = "asyncapi")]
 pub mod asyncapi;
+mod bell;
 mod call;
 mod correlation;
 pub mod definition;

@@ -13,6 +13,8 @@ use crate::message::{Message, OutboxMessage};
 use crate::state::State;
 use crate::{Error, Json, SagaId, StepError, StoreError, WorkerId};
 
+pub use crate::bell::{Bell, BellListener};
+
 /// Keeps sagas and their journals.
 ///
 /// # Guarantees that an implementation gives
@@ -88,6 +90,12 @@ pub trait WorkerStore: Store {
 
     /// Gives sagas back without a word in their journals, due after the given time; `None` is never.
     async fn release(&self, worker: WorkerId, sagas: &[(SagaId, Option<Duration>)]) -> Result<(), StoreError>;
+
+    /// Hears when sagas may have become due by somebody else's doing. A worker polls less often while that is reliable; `None`,
+    /// the default, if nobody can tell.
+    fn bell(&self) -> Option<BellListener> {
+        None
+    }
 
     /// Ends a worker's registration: what it still owns is up for adoption at once.
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError>;

@@ -1,9 +1,7 @@
 //! What all four services are: tables, a relay that publishes their outbox, and a consumer of the events they hear.
 
 use amends::asyncapi::Document;
-use amends_relay::{
-    AmqpUrl, Consumer, ConsumerOptions, Handler, Order, QueueKind, QueueTopology, Relay, RelayOptions, Topology,
-};
+use amends_relay::{AmqpUrl, Consumer, Handler, Order, QueueTopology, Relay, RelayOptions, Topology};
 use shop::service::Failure;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tokio::task::JoinHandle;
@@ -44,14 +42,23 @@ impl Running {
                 exchange: exchange.to_owned(),
                 source: format!("/{}", S::NAME),
                 // The queue is there before anybody publishes: an event without a queue would have to wait for it.
-                topology: Topology { exchanges: vec![exchange.to_owned()], queues: vec![queue.clone()] },
+                topology: Topology {
+                    exchanges: vec![exchange.into()],
+                    queues: vec![queue.clone()],
+                    ..Topology::default()
+                },
                 replies: None,
                 ..RelayOptions::default()
             },
         );
         // Events of one order come in order; orders do not wait for each other.
-        let options = ConsumerOptions { order: Order::Key, concurrency: 4, ..ConsumerOptions::new(S::NAME, queue) };
-        let consumer = Consumer::new(pool.clone(), amqp.clone(), options, service);
+        let consumer = Consumer::builder(pool.clone(), amqp.clone())
+            .name(S::NAME)
+            .queue(queue)
+            .order(Order::Key)
+            .concurrency(4)
+            .handler(service)
+            .build()?;
         let (publishing, until, stop) = (relay.clone(), shutdown.clone(), shutdown.clone());
         let tasks = [
             tokio::spawn(async move { publishing.run(until).await }),
@@ -75,13 +82,7 @@ impl Running {
 }
 
 fn queue<S: Service>(exchange: &str) -> QueueTopology {
-    QueueTopology {
-        name: queue_name(exchange, S::NAME),
-        kind: QueueKind::Classic,
-        exchange: exchange.to_owned(),
-        patterns: S::HEARS.iter().map(|&name| name.to_owned()).collect(),
-        dead_letter_exchange: None,
-    }
+    QueueTopology::new(queue_name(exchange, S::NAME), exchange, S::HEARS.iter().copied())
 }
 
 pub(crate) fn queue_name(exchange: &str, service: &str) -> String {

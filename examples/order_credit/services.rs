@@ -3,9 +3,7 @@
 use amends::Sagas;
 use amends_postgres::PgStore;
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{
-    AmqpUrl, Consumer, ConsumerOptions, QueueKind, QueueTopology, Relay, RelayOptions, ReplyQueue, Topology,
-};
+use amends_relay::{AmqpUrl, Consumer, QueueTopology, Relay, RelayOptions, ReplyQueue, Topology};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Connection, ConnectionProperties};
 use sqlx::{Executor, PgPool};
@@ -33,13 +31,7 @@ impl Services {
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let url = std::env::var("AMQP_URL")?.parse::<AmqpUrl>()?;
         let exchange = format!("example-credit-{}", uuid::Uuid::new_v4().simple());
-        let commands = QueueTopology {
-            name: format!("{exchange}.customers"),
-            kind: QueueKind::Classic,
-            exchange: exchange.clone(),
-            patterns: vec!["credit.*".to_owned()],
-            dead_letter_exchange: None,
-        };
+        let commands = QueueTopology::new(format!("{exchange}.customers"), &exchange, ["credit.*"]);
 
         // The relay of whoever asks takes the replies home.
         let replies = ReplyQueue { name: format!("{exchange}.replies"), ..ReplyQueue::default() };
@@ -48,8 +40,8 @@ impl Services {
             let shutdown = shutdown.clone();
             tasks.spawn(async move { relay.run(shutdown).await });
         }
-        let options = ConsumerOptions::new("customers", commands);
-        let consumer = Consumer::new(customers.pool().clone(), url, options, Customers);
+        let consumer = Consumer::builder(customers.pool().clone(), url).name("customers").queue(commands);
+        let consumer = consumer.handler(Customers).build()?;
         let sagas = Sagas::builder(PgStore::connect(orders.pool().clone()).await?).register(CreateOrder).build()?;
         let (stop, worker) = (shutdown.clone(), sagas.clone());
         tasks.spawn(async move { consumer.run(stop).await });
@@ -65,10 +57,11 @@ impl Services {
         self.tasks.wait().await;
         let connection = Connection::connect(&std::env::var("AMQP_URL")?, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
-        for queue in ["customers", "replies", "replies.dead"] {
+        for queue in ["customers", "customers.dead", "replies", "replies.dead"] {
             channel.queue_delete(format!("{}.{queue}", self.exchange).into(), QueueDeleteOptions::default()).await?;
         }
-        for exchange in [self.exchange.clone(), format!("{}.replies.dead", self.exchange)] {
+        for exchange in ["", ".customers.dead", ".replies.dead"] {
+            let exchange = format!("{}{exchange}", self.exchange);
             channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
         }
         Ok(())
@@ -77,6 +70,7 @@ impl Services {
 
 fn relay(pool: &PgPool, url: &AmqpUrl, commands: &QueueTopology, replies: Option<ReplyQueue>) -> Relay {
     let exchange = commands.exchange.clone();
-    let topology = Topology { exchanges: vec![exchange.clone()], queues: vec![commands.clone()] };
+    let topology =
+        Topology { exchanges: vec![exchange.as_str().into()], queues: vec![commands.clone()], ..Topology::default() };
     Relay::new(pool.clone(), url.clone(), RelayOptions { exchange, topology, replies, ..RelayOptions::default() })
 }

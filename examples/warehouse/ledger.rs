@@ -4,33 +4,44 @@ use amends_relay::{HandlerError, Incoming};
 use shop::events::{OrderCompleted, OrderPlaced, OrderRefused, OrderShipped, StockReleased, StockReserved};
 use sqlx::PgConnection;
 
-/// Takes one event into the ledger.
-pub(crate) async fn record(conn: &mut PgConnection, event: &Incoming) -> Result<(), HandlerError> {
-    let (key, version) = if let Some(placed) = event.read::<OrderPlaced>()? {
-        (placed.order.to_string(), placed.version)
-    } else if let Some(shipped) = event.read::<OrderShipped>()? {
-        send(conn, &shipped).await?;
-        (shipped.order.to_string(), shipped.version)
-    } else if let Some(completed) = event.read::<OrderCompleted>()? {
-        (completed.order.to_string(), completed.version)
-    } else if let Some(refused) = event.read::<OrderRefused>()? {
-        (refused.order.to_string(), refused.version)
-    } else if let Some(reserved) = event.read::<StockReserved>()? {
-        set_aside(conn, &reserved.sku, i64::from(reserved.qty)).await?;
-        (reserved.sku, reserved.version)
-    } else if let Some(released) = event.read::<StockReleased>()? {
-        set_aside(conn, &released.sku, -i64::from(released.qty)).await?;
-        (released.sku, released.version)
-    } else {
-        return Err(HandlerError::Reject(format!("the warehouse knows no event `{}`", event.name)));
-    };
-    check_order(conn, &event.id, &key, version).await?;
+type Handled = Result<(), HandlerError>;
+
+pub(crate) async fn placed(tx: &mut PgConnection, event: OrderPlaced, message: &Incoming) -> Handled {
+    heard(tx, message, &event.order.to_string(), event.version).await
+}
+
+pub(crate) async fn shipped(tx: &mut PgConnection, event: OrderShipped, message: &Incoming) -> Handled {
+    send(tx, &event).await?;
+    heard(tx, message, &event.order.to_string(), event.version).await
+}
+
+pub(crate) async fn completed(tx: &mut PgConnection, event: OrderCompleted, message: &Incoming) -> Handled {
+    heard(tx, message, &event.order.to_string(), event.version).await
+}
+
+pub(crate) async fn refused(tx: &mut PgConnection, event: OrderRefused, message: &Incoming) -> Handled {
+    heard(tx, message, &event.order.to_string(), event.version).await
+}
+
+pub(crate) async fn reserved(tx: &mut PgConnection, event: StockReserved, message: &Incoming) -> Handled {
+    set_aside(tx, &event.sku, i64::from(event.qty)).await?;
+    heard(tx, message, &event.sku, event.version).await
+}
+
+pub(crate) async fn released(tx: &mut PgConnection, event: StockReleased, message: &Incoming) -> Handled {
+    set_aside(tx, &event.sku, -i64::from(event.qty)).await?;
+    heard(tx, message, &event.sku, event.version).await
+}
+
+/// Takes an event into the ledger, in the transaction that also records it as handled.
+async fn heard(tx: &mut PgConnection, message: &Incoming, key: &str, version: i64) -> Handled {
+    check_order(tx, &message.id, key, version).await?;
     sqlx::query("insert into received (message_id, name, key, version) values ($1::uuid, $2, $3, $4)")
-        .bind(&event.id)
-        .bind(&event.name)
+        .bind(&message.id)
+        .bind(&message.name)
         .bind(key)
         .bind(version)
-        .execute(conn)
+        .execute(tx)
         .await?;
     Ok(())
 }

@@ -5,14 +5,12 @@ mod ledger;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use amends_relay::{AmqpUrl, Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueKind, QueueTopology};
-use async_trait::async_trait;
+use amends_relay::{AmqpUrl, Consumer, QueueTopology};
 use axum::Router;
 use axum::routing::get;
 use clap::Parser;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use shop::service::{self, Failure};
-use sqlx::PgConnection;
 
 /// Keeps a ledger of the events of the shop.
 #[derive(Debug, Parser)]
@@ -34,17 +32,6 @@ struct Args {
     queue: String,
 }
 
-/// Takes an event into the ledger, in the transaction that also records it as handled.
-#[derive(Debug)]
-struct Ledger;
-
-#[async_trait]
-impl Handler for Ledger {
-    async fn handle(&self, tx: &mut PgConnection, event: &Incoming) -> Result<(), HandlerError> {
-        ledger::record(tx, event).await
-    }
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
     service::run(warehouse(Args::parse())).await
@@ -57,13 +44,19 @@ async fn warehouse(args: Args) -> Result<(), Failure> {
     amends_postgres::schema::check(&pool).await?;
 
     let queue = QueueTopology {
-        name: args.queue,
-        kind: QueueKind::Classic,
         dead_letter_exchange: Some(format!("{}.dead", args.exchange)),
-        exchange: args.exchange,
-        patterns: vec!["order.*".into(), "stock.*".into()],
+        ..QueueTopology::new(args.queue, args.exchange, ["order.*", "stock.*"])
     };
-    let consumer = Consumer::new(pool, args.amqp, ConsumerOptions::new("warehouse", queue), Ledger);
+    let consumer = Consumer::builder(pool, args.amqp)
+        .name("warehouse")
+        .queue(queue)
+        .on(ledger::placed)
+        .on(ledger::shipped)
+        .on(ledger::completed)
+        .on(ledger::refused)
+        .on(ledger::reserved)
+        .on(ledger::released)
+        .build()?;
 
     let routes = Router::new().route("/metrics", get(move || async move { metrics.render() }));
     let _guard = shutdown.clone().drop_guard();

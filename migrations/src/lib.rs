@@ -14,9 +14,9 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// The newest migration; a database that has applied a newer one belongs to a newer amends.
-pub const LATEST: i64 = 12;
+pub const LATEST: i64 = 13;
 
-const MIGRATIONS: [(i64, &str, &str); 10] = [
+const MIGRATIONS: [(i64, &str, &str); 12] = [
     (1, "saga", include_str!("../0001_saga.sql")),
     (2, "outbox", include_str!("../0002_outbox.sql")),
     (3, "inbox", include_str!("../0003_inbox.sql")),
@@ -26,7 +26,9 @@ const MIGRATIONS: [(i64, &str, &str); 10] = [
     (7, "start", include_str!("../0007_start.sql")),
     (8, "barrier", include_str!("../0008_barrier.sql")),
     (9, "retention", include_str!("../0009_retention.sql")),
+    (10, "inbox_body", include_str!("../0010_inbox_body.sql")),
     (12, "payload", include_str!("../0012_payload.sql")),
+    (13, "lanes", include_str!("../0013_lanes.sql")),
 ];
 
 /// All migrations, ready to run on a connection or a pool.

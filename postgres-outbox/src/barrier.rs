@@ -33,7 +33,9 @@ use crate::retention;
 /// # }
 /// ```
 ///
-/// The key is the idempotency key of the step, also where it is undone: `call.step_key()`.
+/// The key is the idempotency key of the step, also where it is undone: `call.step_key()`. [`enter`](Self::enter) is `act` for
+/// those who answer at once, as over HTTP; over AMQP there is `Incoming::through` in `amends-relay`. Participants have a
+/// page of their own: [`docs/PARTICIPANTS.md`](https://github.com/amends-rs/amends/blob/main/docs/PARTICIPANTS.md).
 ///
 /// # Guarantees
 /// For one key the action is carried out once at most, its compensation once at most and only after it, and the action never

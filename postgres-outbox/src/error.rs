@@ -35,6 +35,23 @@ pub(crate) fn fault(error: &sqlx::Error) -> Fault {
     }
 }
 
+/// Whether the database is to blame for a failed statement, and not the statement: it is away, full, starting or a standby,
+/// or it chose this transaction to end a deadlock or a conflict. The same statement may succeed in another transaction.
+///
+/// A statement that took too long (57014) is to blame itself.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    use sqlx::Error as E;
+    match error {
+        E::Database(database) => {
+            database.code().as_deref() != Some("57014") && matches!(fault(error), Fault::Connection | Fault::Contention)
+        }
+        E::Io(_) | E::Tls(_) | E::Protocol(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::BeginFailed => {
+            true
+        }
+        _ => false,
+    }
+}
+
 pub(crate) fn store_error(error: sqlx::Error) -> StoreError {
     match fault(&error) {
         Fault::Connection | Fault::Contention => StoreError::Unavailable(Box::new(error)),

@@ -1,31 +1,112 @@
 //! The inbox: a message takes effect once, because its row is written in the handler's own transaction.
 
+use std::collections::{HashMap, HashSet};
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// Remembers which messages a consumer has handled.
+///
+/// A row is kept as long as [`Retention::inbox`](crate::Retention::inbox) says; a copy that comes later is not recognised.
 #[derive(Debug, Clone, Copy)]
 pub struct Inbox;
 
+/// A message that was received.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// Its id. Those of other producers need not be UUIDs.
+    pub id: &'a str,
+    /// Its type.
+    pub name: &'a str,
+    /// What it says.
+    pub payload: &'a [u8],
+}
+
+/// What the inbox knows of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It was not handled before; its row is written.
+    New,
+    /// It was handled before, or is a copy of one further ahead.
+    Copy,
+    /// Another message with its id was handled before: another type, or another payload.
+    Another,
+}
+
 /// Ids of other producers are texts; they become UUIDs of their own kind.
 const FOREIGN: Uuid = Uuid::from_u128(0x616d_656e_6473_4000_8000_696e_626f_7831);
+const BODY: Uuid = Uuid::from_u128(0x616d_656e_6473_4000_8000_696e_626f_7832);
+
+/// In the order of the ids, so that two batches that hold the same ones do not deadlock.
+const INSERT: &str = "
+    insert into amends.inbox (consumer, message_id, body)
+    select $1, m.id, m.body from unnest($2::uuid[], $3::uuid[]) as m(id, body) order by m.id
+    on conflict do nothing
+    returning message_id";
+
+/// A statement of its own, which sees the rows that the first one waited for.
+const BODIES: &str =
+    "select message_id, body from amends.inbox where consumer = $1 and message_id = any($2) and body is not null";
 
 impl Inbox {
-    /// Writes the row of a message; `false` if it is there, so the message was handled before.
+    /// Writes the rows of messages, and says of each whether it was handled before.
     ///
-    /// A second copy that arrives while the first is being handled waits for the first one's commit.
+    /// A copy that arrives while another is being handled waits for that one's commit. Where all are new it takes one
+    /// statement.
     ///
     /// # Errors
     /// Returns the database's error.
-    pub async fn insert(conn: &mut PgConnection, consumer: &str, message_id: &str) -> Result<bool, sqlx::Error> {
-        let id = message_id.parse().unwrap_or_else(|_| Uuid::new_v5(&FOREIGN, message_id.as_bytes()));
+    pub async fn insert(
+        conn: &mut PgConnection,
+        consumer: &str,
+        messages: &[Received<'_>],
+    ) -> Result<Vec<Inserted>, sqlx::Error> {
+        // The first of each id; further ones in the same call are copies, or others.
+        let mut bodies: HashMap<Uuid, Uuid> = HashMap::with_capacity(messages.len());
+        let keyed: Vec<(Uuid, Uuid, bool)> = messages
+            .iter()
+            .map(|message| {
+                let (id, body) = (message.key(), message.body());
+                let is_first = !bodies.contains_key(&id);
+                bodies.entry(id).or_insert(body);
+                (id, body, is_first)
+            })
+            .collect();
+        let (ids, hashes): (Vec<Uuid>, Vec<Uuid>) = bodies.iter().map(|(&id, &body)| (id, body)).unzip();
         crate::hook::before("inbox");
-        let inserted =
-            sqlx::query("insert into amends.inbox (consumer, message_id) values ($1, $2) on conflict do nothing")
-                .bind(consumer)
-                .bind(id)
-                .execute(conn)
-                .await?;
-        Ok(inserted.rows_affected() == 1)
+        let written: Vec<Uuid> =
+            sqlx::query_scalar(INSERT).bind(consumer).bind(&ids).bind(&hashes).fetch_all(&mut *conn).await?;
+        let written: HashSet<Uuid> = written.into_iter().collect();
+        let known: Vec<Uuid> = ids.into_iter().filter(|id| !written.contains(id)).collect();
+        if !known.is_empty() {
+            crate::hook::before("inbox bodies");
+            let kept: Vec<(Uuid, Uuid)> =
+                sqlx::query_as(BODIES).bind(consumer).bind(&known).fetch_all(&mut *conn).await?;
+            // Of a row that has just gone, or is from before there were hashes, nobody knows better than that it is a copy.
+            let kept: HashMap<Uuid, Uuid> = kept.into_iter().collect();
+            for id in known {
+                match kept.get(&id) {
+                    Some(&body) => bodies.insert(id, body),
+                    None => bodies.remove(&id),
+                };
+            }
+        }
+        let verdict = |(id, body, is_first): (Uuid, Uuid, bool)| match bodies.get(&id) {
+            Some(&first) if first != body => Inserted::Another,
+            Some(_) if is_first && written.contains(&id) => Inserted::New,
+            _ => Inserted::Copy,
+        };
+        Ok(keyed.into_iter().map(verdict).collect())
+    }
+}
+
+impl Received<'_> {
+    fn key(&self) -> Uuid {
+        self.id.parse().unwrap_or_else(|_| Uuid::new_v5(&FOREIGN, self.id.as_bytes()))
+    }
+
+    /// SHA-1 is enough: nobody gains by two messages of one id that count as one.
+    fn body(&self) -> Uuid {
+        Uuid::new_v5(&Uuid::new_v5(&BODY, self.name.as_bytes()), self.payload)
     }
 }

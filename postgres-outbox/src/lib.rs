@@ -20,11 +20,14 @@ mod claim;
 mod columns;
 pub mod cursor;
 mod effects;
+mod entry;
 mod error;
+mod hints;
 mod hook;
 mod inbox;
 mod load;
 mod lock;
+pub mod operator;
 mod outbox;
 mod partitions;
 mod payloads;
@@ -42,9 +45,12 @@ mod workers;
 mod writer;
 
 pub use barrier::{Barrier, Passage};
+pub use entry::{Entry, Turn};
+pub use error::is_unavailable;
+pub use hints::Hints;
 #[cfg(feature = "testing")]
 pub use hook::set_hook;
-pub use inbox::Inbox;
+pub use inbox::{Inbox, Inserted, Received};
 pub use outbox::Outbox;
 pub use payloads::PgPayloads;
 pub use reply::{Delivered, deliver_reply};

@@ -32,9 +32,10 @@ pub(crate) async fn take(pool: &PgPool, saga: SagaId) -> Result<bool, sqlx::Erro
     Ok(sqlx::query(LOCK).bind(saga.0).fetch_optional(pool).await?.is_some())
 }
 
-pub(crate) async fn pass(pool: &PgPool, saga: SagaId) -> Result<(), sqlx::Error> {
+/// Whether somebody waits for it, and is due now.
+pub(crate) async fn pass(pool: &PgPool, saga: SagaId) -> Result<bool, sqlx::Error> {
     crate::hook::before("pass lock");
-    sqlx::query(
+    let woken = sqlx::query(
         "update amends.saga s set wake_at = clock_timestamp()
          where s.ended_at is null and s.id = (
             select o.id from amends.saga m
@@ -44,8 +45,8 @@ pub(crate) async fn pass(pool: &PgPool, saga: SagaId) -> Result<(), sqlx::Error>
     )
     .bind(saga.0)
     .execute(pool)
-    .await
-    .map(drop)
+    .await?;
+    Ok(woken.rows_affected() > 0)
 }
 
 /// Refuses a start while another live saga has the lock or waits for it, but not one that starts nothing, because its key

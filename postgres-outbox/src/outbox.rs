@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 
 use crate::columns::{Bound, OutboxColumns};
 use crate::error::start_error;
+use crate::hints::{self, News, Written};
 use crate::hook;
 
 /// Publishes messages through the outbox.
@@ -17,6 +18,8 @@ pub struct Outbox;
 
 impl Outbox {
     /// Publishes a message in the transaction of `conn`.
+    ///
+    /// Relays hear of it a few milliseconds after the commit if this process holds [`Hints`](crate::Hints) of the database.
     ///
     /// # Errors
     /// As [`OutboxMessage::new`] if the message cannot be stored or sent; [`Error::Store`] if the database refuses.
@@ -32,22 +35,29 @@ impl Outbox {
     /// # Errors
     /// As [`OutboxMessage::check`], before anything is written; [`Error::Store`] if the database refuses.
     pub async fn publish_all(conn: &mut PgConnection, messages: &[OutboxMessage]) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         messages.iter().try_for_each(OutboxMessage::check)?;
         let columns: OutboxColumns = messages.iter().collect();
         let mut bound = Bound::default();
         columns.bind(&mut bound);
         hook::before("publish");
-        sqlx::query_with(
-            "insert into amends.outbox (id, key, topic, name, content_type, headers, payload)
+        let written: Written = sqlx::query_as_with(
+            "with message as (
+             insert into amends.outbox (id, key, topic, name, content_type, headers, payload)
              select o.id, o.key, o.topic, o.name, o.content_type, o.headers::json, o.payload
              from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[])
                 with ordinality as o(id, key, topic, name, content_type, headers, payload, position)
-             order by o.position",
+             order by o.position
+             )
+             select current_database()::text as database, pg_current_xact_id()::text::bigint as xid",
             bound.finish().map_err(start_error)?,
         )
-        .execute(conn)
+        .fetch_one(conn)
         .await
         .map_err(start_error)?;
+        hints::written(&written, News::OUTBOX);
         Ok(())
     }
 }

@@ -4,6 +4,8 @@ use amends::{Answer, SagaId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use crate::hints::{self, News, Written};
+
 /// What became of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivered {
@@ -32,17 +34,25 @@ pub async fn deliver_reply(
 ) -> Result<Delivered, sqlx::Error> {
     let answer = serde_json::to_string(answer).map_err(|error| sqlx::Error::Encode(Box::new(error)))?;
     crate::hook::before("reply");
-    let delivered: String = sqlx::query_scalar("select amends.reply($1, $2, $3, $4, $5::jsonb, $6)")
-        .bind(saga.0)
-        .bind(step)
-        .bind(undo)
-        .bind(i32::try_from(attempt).unwrap_or(i32::MAX))
-        .bind(answer)
-        .bind(id)
-        .fetch_one(conn)
-        .await?;
+    let (delivered, database, xid): (String, String, Option<i64>) = sqlx::query_as(
+        "select amends.reply($1, $2, $3, $4, $5::jsonb, $6), current_database()::text,
+            pg_current_xact_id_if_assigned()::text::bigint",
+    )
+    .bind(saga.0)
+    .bind(step)
+    .bind(undo)
+    .bind(i32::try_from(attempt).unwrap_or(i32::MAX))
+    .bind(answer)
+    .bind(id)
+    .fetch_one(conn)
+    .await?;
     match delivered.as_str() {
-        "appended" => Ok(Delivered::Appended),
+        "appended" => {
+            if let Some(xid) = xid {
+                hints::written(&Written { database, xid }, News::SAGAS);
+            }
+            Ok(Delivered::Appended)
+        }
         "ended" => Ok(Delivered::Ended),
         "unknown" => Ok(Delivered::Unknown),
         other => Err(sqlx::Error::Decode(format!("amends.reply returned {other}").into())),

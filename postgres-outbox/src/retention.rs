@@ -21,7 +21,8 @@ pub struct Retention {
     pub sagas: Duration,
     /// Business keys: after this the same key starts another saga. A year.
     pub keys: Duration,
-    /// Which messages a consumer has handled: a copy that comes later takes effect again. 30 days.
+    /// Which messages a consumer has handled; it must be longer than the consumers' window (29 days), beyond which they refuse
+    /// what they do not know. 30 days.
     pub inbox: Duration,
     /// What a participant has done and undone; see [`Barrier::prune`]. 90 days.
     pub barrier: Duration,
@@ -133,7 +134,8 @@ const OLD_OUTBOX_ROWS: &str = "
     delete from amends.outbox_default where seq in (
         select o.seq from amends.outbox_default o
         where o.created_at < clock_timestamp() - $1 * interval '1 millisecond'
-            and exists (select from amends.cursor c where c.lane = o.lane and pg_visible_in_snapshot(o.xid, c.prev))
+            and (select count(*) from amends.cursor) >= (select lanes from amends.layout)
+            and not exists (select from amends.cursor c where not pg_visible_in_snapshot(o.xid, c.prev))
         order by o.seq limit $2 for update skip locked
     )";
 

@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 
 use crate::error::start_error;
+use crate::hints::Hints;
 use crate::{hook, start};
 
 pub(crate) async fn set(pool: &PgPool, name: &str, timetable: &str, next: DateTime<Utc>) -> Result<(), sqlx::Error> {
@@ -45,6 +46,7 @@ pub(crate) async fn start(
     saga: NewSaga,
     at: DateTime<Utc>,
     next: Option<DateTime<Utc>>,
+    hints: &Hints,
 ) -> Result<bool, Error> {
     hook::before("start scheduled");
     let mut tx = pool.begin().await.map_err(start_error)?;
@@ -58,7 +60,7 @@ pub(crate) async fn start(
             .map_err(start_error)?;
     let is_mine = moved.rows_affected() == 1;
     if is_mine {
-        start::in_transaction(&mut tx, saga, None).await?;
+        start::in_transaction(&mut tx, saga, None, hints).await?;
     }
     tx.commit().await.map_err(start_error)?;
     Ok(is_mine)

@@ -1,6 +1,6 @@
 //! Starts, of one saga in the application's own transaction or of many in one of their own.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use amends::store::{NewSaga, Started};
 use amends::{Error, SagaId, WorkerId};
@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::columns::{Bound, StartColumns};
 use crate::error::start_error;
+use crate::hints::{Hints, News};
 use crate::lock;
 
 /// Keys are taken in one order by everybody, or two batches could deadlock. A key that is already this very saga's comes
@@ -31,39 +32,49 @@ const START: &str = "
         on conflict do nothing
         returning id
     )
-    select id from head
+    select id, pg_current_xact_id()::text::bigint from head
     union
-    select s.id from amends.saga s join batch b on b.id = s.id";
+    select s.id, pg_current_xact_id()::text::bigint from amends.saga s join batch b on b.id = s.id";
 
-/// Those that are new; the keys of the others are taken.
+/// Those that are new, with the transaction; the keys of the others are taken.
 pub(crate) async fn all(
     conn: &mut PgConnection,
     starts: &[&(NewSaga, Option<WorkerId>)],
-) -> Result<HashSet<Uuid>, sqlx::Error> {
+) -> Result<HashMap<Uuid, i64>, sqlx::Error> {
     let columns: StartColumns<'_> = starts.iter().map(|(saga, _)| saga).collect();
     let mut bound = Bound::default();
     columns.bind(&mut bound);
     bound.add(starts.iter().map(|(_, owner)| owner.map(Uuid::from)).collect::<Vec<_>>());
     bound.add(starts.iter().map(|(saga, _)| saga.lock.as_ref().map(|lock| lock.key.as_str())).collect::<Vec<_>>());
-    Ok(sqlx::query_scalar_with(START, bound.finish()?).fetch_all(conn).await?.into_iter().collect())
+    Ok(sqlx::query_as_with(START, bound.finish()?).fetch_all(conn).await?.into_iter().collect())
 }
 
 pub(crate) async fn in_transaction(
     conn: &mut PgConnection,
     saga: NewSaga,
     owner: Option<WorkerId>,
+    hints: &Hints,
 ) -> Result<Started, Error> {
     lock::refuse_if_taken(conn, &saga).await?;
     crate::hook::before("start in transaction");
     let start = (saga, owner);
     let started = all(conn, &[&start]).await.map_err(start_error)?;
-    if started.is_empty() { existing(conn, &start.0).await } else { Ok(Started::New(start.0.id)) }
+    let Some(&xid) = started.get(&start.0.id.0) else { return existing(conn, &start.0).await };
+    if owner.is_none() {
+        hints.written(xid, News::SAGAS);
+    }
+    Ok(Started::New(start.0.id))
 }
 
 /// In a transaction of its own, unlike others: it may wait for another start.
-pub(crate) async fn alone(pool: &PgPool, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
+pub(crate) async fn alone(
+    pool: &PgPool,
+    saga: NewSaga,
+    owner: Option<WorkerId>,
+    hints: &Hints,
+) -> Result<Started, Error> {
     let mut tx = pool.begin().await.map_err(start_error)?;
-    let started = in_transaction(&mut tx, saga, owner).await?;
+    let started = in_transaction(&mut tx, saga, owner, hints).await?;
     tx.commit().await.map_err(start_error)?;
     Ok(started)
 }

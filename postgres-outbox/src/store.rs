@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::store::{Append, Appended, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
+use amends::store::{Append, Appended, BellListener, Claim, Loaded, NewSaga, Started, Store, WorkerStore};
 use amends::{Definition, Error, SagaId, StoreError, WorkerId};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -13,6 +13,7 @@ use sqlx::{Executor, PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::error::store_error;
+use crate::hints::{Hints, News, news};
 use crate::tx::StepTx;
 use crate::writer::{Appends, GroupCommit, Release, Releases, Starts, Write};
 use crate::{bounded, claim, load, lock, schedule, start, workers};
@@ -20,7 +21,7 @@ use crate::{bounded, claim, load, lock, schedule, start, workers};
 /// Keeps sagas in PostgreSQL. Cheap to clone.
 ///
 /// It opens up to eight connections of its own beside the application's pool, for its group commits and its
-/// look-ups; tx steps take theirs from the application's pool.
+/// look-ups, and those of its [`Hints`]; tx steps take theirs from the application's pool.
 #[derive(Debug, Clone)]
 pub struct PgStore {
     /// The application's own: its hooks, its role and its `search_path` hold for tx steps.
@@ -31,6 +32,7 @@ pub struct PgStore {
     starts: Arc<GroupCommit<Starts>>,
     releases: Arc<GroupCommit<Releases>>,
     mark: Arc<claim::Mark>,
+    hints: Hints,
 }
 
 /// Two writers with batches of up to 256 were the fastest (LIMITS: two writers beat one by half, more do not help).
@@ -49,6 +51,7 @@ impl PgStore {
             starts: GroupCommit::spawn(Starts, own.clone(), 1),
             releases: GroupCommit::spawn(Releases, own.clone(), 1),
             mark: Arc::default(),
+            hints: Hints::of(&pool),
             pool,
             own,
         }
@@ -94,14 +97,17 @@ impl Store for PgStore {
     type Tx = StepTx;
 
     async fn start_in(&self, conn: &mut PgConnection, saga: NewSaga) -> Result<Started, Error> {
-        start::in_transaction(conn, saga, None).await
+        start::in_transaction(conn, saga, None, &self.hints).await
     }
 
     async fn start(&self, saga: NewSaga, owner: Option<WorkerId>) -> Result<Started, Error> {
         if saga.lock.as_ref().is_some_and(|lock| lock.refuse) {
-            return start::alone(&self.own, saga, owner).await;
+            return start::alone(&self.own, saga, owner, &self.hints).await;
         }
         if self.starts.submit((saga.clone(), owner)).await? {
+            if owner.is_none() {
+                self.hints.committed(News::SAGAS);
+            }
             return Ok(Started::New(saga.id));
         }
         let mut conn = self.own.acquire().await.map_err(store_error)?;
@@ -109,11 +115,16 @@ impl Store for PgStore {
     }
 
     async fn append(&self, append: Append) -> Result<Appended, StoreError> {
-        self.appends.submit(Write { append, new_owner: None }).await
+        let news = news(&append);
+        let appended = self.appends.submit(Write { append, new_owner: None }).await?;
+        if matches!(appended, Appended::Done(_)) {
+            self.hints.committed(news);
+        }
+        Ok(appended)
     }
 
     async fn begin(&self) -> Result<StepTx, StoreError> {
-        StepTx::begin(&self.pool, self.own.clone()).await
+        StepTx::begin(&self.pool, self.own.clone(), self.hints.clone()).await
     }
 
     async fn load(&self, saga: SagaId) -> Result<Option<Loaded>, StoreError> {
@@ -178,7 +189,15 @@ impl WorkerStore for PgStore {
 
     async fn release(&self, worker: WorkerId, sagas: &[(SagaId, Option<Duration>)]) -> Result<(), StoreError> {
         let releases = sagas.iter().map(|&(saga, wake_in)| self.releases.submit(Release { worker, saga, wake_in }));
-        try_join_all(releases).await.map(drop)
+        try_join_all(releases).await?;
+        if sagas.iter().any(|(_, wake_in)| *wake_in == Some(Duration::ZERO)) {
+            self.hints.committed(News::SAGAS);
+        }
+        Ok(())
+    }
+
+    fn bell(&self) -> Option<BellListener> {
+        Some(self.hints.sagas())
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<(), StoreError> {
@@ -190,7 +209,10 @@ impl WorkerStore for PgStore {
     }
 
     async fn pass_lock(&self, saga: SagaId) -> Result<(), StoreError> {
-        lock::pass(&self.own, saga).await.map_err(store_error)
+        if lock::pass(&self.own, saga).await.map_err(store_error)? {
+            self.hints.committed(News::SAGAS);
+        }
+        Ok(())
     }
 
     async fn schedule(&self, name: &str, timetable: &str, next: DateTime<Utc>) -> Result<(), StoreError> {
@@ -207,7 +229,7 @@ impl WorkerStore for PgStore {
         at: DateTime<Utc>,
         next: Option<DateTime<Utc>>,
     ) -> Result<bool, StoreError> {
-        schedule::start(&self.own, saga, at, next).await.map_err(|error| match error {
+        schedule::start(&self.own, saga, at, next, &self.hints).await.map_err(|error| match error {
             Error::Store(error) => error,
             other => StoreError::Refused(Box::new(other)),
         })

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::columns::{events, millis, seq};
 use crate::effects::{EffectColumns, effects, follows};
 use crate::error::{Fault, fault, store_error};
+use crate::hints::{Hints, news};
 use crate::hook;
 
 /// Handed to the body of a tx step: a transaction that it can use and cannot commit.
@@ -34,6 +35,8 @@ pub struct StepTx {
     backend: i32,
     own: PgPool,
     outbox: Vec<OutboxMessage>,
+    /// `None` if it is not ours to commit.
+    hints: Option<Hints>,
 }
 
 /// A body that sleeps in its transaction holds its locks no longer than this.
@@ -78,7 +81,7 @@ const RECORD: &str = concat!(
 );
 
 impl StepTx {
-    pub(crate) async fn begin(pool: &PgPool, own: PgPool) -> Result<Self, StoreError> {
+    pub(crate) async fn begin(pool: &PgPool, own: PgPool, hints: Hints) -> Result<Self, StoreError> {
         hook::before("begin");
         let mut tx = pool.begin().await.map_err(store_error)?;
         hook::before("mark transaction");
@@ -92,13 +95,13 @@ impl StepTx {
         .fetch_one(&mut *tx)
         .await
         .map_err(store_error)?;
-        Ok(Self { tx, mark, backend, own, outbox: Vec::new() })
+        Ok(Self { tx, mark, backend, own, outbox: Vec::new(), hints: Some(hints) })
     }
 
     /// A part of a transaction that is not ours to commit.
     #[cfg(feature = "testing")]
     pub(crate) fn lent(tx: Transaction<'static, Postgres>, own: PgPool) -> Self {
-        Self { tx, mark: String::new(), backend: 0, own, outbox: Vec::new() }
+        Self { tx, mark: String::new(), backend: 0, own, outbox: Vec::new(), hints: None }
     }
 
     #[cfg(feature = "testing")]
@@ -184,6 +187,9 @@ impl StepTransaction for StepTx {
         };
         hook::before("commit");
         self.tx.commit().await.map_err(commit_error)?;
+        if let Some(hints) = self.hints {
+            hints.committed(news(&append));
+        }
         Ok(Appended::Done(at))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use amends::Json;
 use amends_postgres::testing::TestDatabase;
-use amends_postgres::{Barrier, Passage};
+use amends_postgres::{Barrier, Entry, Passage};
 use sqlx::{Executor, PgConnection, PgPool};
 use tokio::time::sleep;
 
@@ -145,6 +145,49 @@ async fn what_was_refused_is_answered_the_same_and_has_nothing_to_undo() {
     assert_eq!(HERE.act(&mut conn, "a").await.unwrap(), Passage::Again(Some(no)));
     assert_eq!(HERE.undo(&mut conn, "a").await.unwrap(), Passage::Nothing);
     assert_eq!(HERE.act(&mut conn, "a").await.unwrap(), Passage::Nothing, "its undoing leaves a tombstone");
+}
+
+/// As a handler of an HTTP request does it: who pays more than ten is refused. `None` is *gone*.
+async fn pay(pool: &PgPool, key: &str, amount: u32) -> Option<Result<u32, String>> {
+    let mut tx = pool.begin().await.unwrap();
+    let answer = match HERE.enter::<Result<u32, String>>(&mut tx, key).await.unwrap() {
+        Entry::Answered(answer) => Some(answer),
+        Entry::Undone => None,
+        Entry::First(turn) if amount > 10 => Some(turn.refused(&mut tx, Err("too much".to_owned())).await.unwrap()),
+        Entry::First(turn) => {
+            tx.execute("insert into effect (key, done) values ('pay', 1)").await.unwrap();
+            Some(turn.done(&mut tx, Ok(amount)).await.unwrap())
+        }
+    };
+    tx.commit().await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn a_request_over_http_is_answered_as_it_was_the_first_time_and_never_after_its_undoing() {
+    let database = database().await;
+    let pool = database.pool();
+    for _ in 0..2 {
+        assert_eq!(pay(pool, "a", 7).await, Some(Ok(7)));
+        assert_eq!(pay(pool, "b", 11).await, Some(Err("too much".to_owned())));
+    }
+    assert_eq!(pay(pool, "a", 11).await, Some(Ok(7)), "the key says what is asked, not the body");
+    assert_eq!(effects(pool, "pay").await, (1, 0));
+    let mut conn = pool.acquire().await.unwrap();
+    for (key, first) in [("a", true), ("b", false), ("c", false)] {
+        assert_eq!(HERE.undo(&mut conn, key).await.unwrap().is_first(), first, "{key}");
+        assert_eq!(pay(pool, key, 7).await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_action_that_was_carried_out_without_an_answer_is_answered_only_where_none_is_one() {
+    let database = database().await;
+    let mut conn = database.pool().acquire().await.unwrap();
+    assert!(HERE.act(&mut conn, "a").await.unwrap().is_first());
+    assert!(matches!(HERE.enter::<()>(&mut conn, "a").await.unwrap(), Entry::Answered(())));
+    let error = HERE.enter::<u32>(&mut conn, "a").await.unwrap_err();
+    assert!(matches!(error, sqlx::Error::Decode(_)), "{error}");
 }
 
 #[tokio::test]

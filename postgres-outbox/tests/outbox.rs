@@ -114,7 +114,7 @@ async fn a_role_with_the_granted_columns_cannot_choose_xid_or_seq() {
     let run = |sql: String| sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
     run(format!(
         "create role {role}; grant usage on schema amends to {role}; grant usage on sequence amends.outbox_seq to {role};
-         grant insert (lane, id, key, topic, name, content_type, headers, payload) on amends.outbox to {role}; set role {role}"
+         grant insert (id, key, topic, name, content_type, headers, payload) on amends.outbox to {role}; set role {role}"
     ))
     .execute(&mut *conn)
     .await

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::services::{self, Urls};
 use crate::workspace;
 
+/// In the names of the tests that each run a `RabbitMQ` of their own.
+const OWN_BROKER: &str = "own_broker::";
+
 /// One check: a command, or why there is none.
 struct Check<'a> {
     name: &'static str,
@@ -31,11 +34,12 @@ pub(crate) fn run(runner_args: &[String]) -> Result<()> {
     let start = Instant::now();
     heading("services");
     let urls = services::up()?;
+    let own_broker = services::can_run_own_broker()?;
     let mut outcomes = vec![("services", Outcome::Passed(start.elapsed()))];
 
     let shell = workspace::shell()?;
     let mut failure = None;
-    for Check { name, command } in checks(&shell, &urls, runner_args) {
+    for Check { name, command } in checks(&shell, &urls, own_broker, runner_args) {
         let outcome = match command {
             _ if failure.is_some() => Outcome::NotRun,
             Err(why) => Outcome::Skipped(why),
@@ -62,7 +66,7 @@ pub(crate) fn run(runner_args: &[String]) -> Result<()> {
     failure.map_or(Ok(()), |error| Err(Error::from(error)))
 }
 
-fn checks<'a>(shell: &'a Shell, urls: &Urls, runner_args: &[String]) -> Vec<Check<'a>> {
+fn checks<'a>(shell: &'a Shell, urls: &Urls, own_broker: bool, runner_args: &[String]) -> Vec<Check<'a>> {
     let cargo = |args: &str| workspace::cargo(shell, &args.split(' ').collect::<Vec<_>>());
     let with_servers =
         |cmd: Cmd<'a>| cmd.env(services::DATABASE_URL, &urls.database).env(services::AMQP_URL, &urls.amqp);
@@ -74,18 +78,28 @@ fn checks<'a>(shell: &'a Shell, urls: &Urls, runner_args: &[String]) -> Vec<Chec
 
     let runner =
         if is_there("nextest") { cargo("nextest run --workspace") } else { cargo("test --workspace --all-targets") };
+    let mut test_args = runner_args.to_vec();
+    if !own_broker {
+        let separator = (!test_args.iter().any(|arg| arg == "--")).then_some("--");
+        test_args.extend(separator.into_iter().chain(["--skip", OWN_BROKER]).map(str::to_owned));
+    }
     let check = |name, command| Check { name, command };
-    vec![
+    let mut checks = vec![
         check("format", Ok(cargo("fmt --all --check"))),
         check("clippy", Ok(cargo("clippy --workspace --all-targets -- -D warnings"))),
         // Tests start the binaries of other crates, which cargo does not build for them.
         check("binaries", Ok(cargo("build --workspace --bins"))),
-        check("tests", Ok(with_servers(runner.args(runner_args)))),
+        check("tests", Ok(with_servers(runner.args(&test_args)))),
         check("doc tests", Ok(with_servers(cargo("test --workspace --doc")))),
         check("documentation", Ok(cargo("doc --workspace --no-deps").env("RUSTDOCFLAGS", "-D warnings"))),
         check("dependencies", if_installed("deny", "deny --offline check bans licenses sources")),
         check("unused crates", if_installed("machete", "machete")),
-    ]
+    ];
+    if !own_broker {
+        let why = "rabbitmq-server is not installed, so tests that stop and alarm a broker of their own did not run";
+        checks.push(check("own brokers", Err(why)));
+    }
+    checks
 }
 
 fn heading(name: &str) {

@@ -83,6 +83,18 @@ pub(crate) fn up() -> Result<Urls> {
     Ok(Urls { database: database?, amqp: amqp? })
 }
 
+/// Whether tests can run a `RabbitMQ` of their own, which takes its programs, not just a server somewhere. They are installed
+/// where that is possible.
+///
+/// # Errors
+/// When installing them fails.
+pub(crate) fn can_run_own_broker() -> Result<bool> {
+    if Kind::RabbitMq.installed().is_none() && install::is_possible() {
+        install::install(&[Kind::RabbitMq.package()])?;
+    }
+    Ok(Kind::RabbitMq.installed().is_some())
+}
+
 fn url_of_running(kind: Kind) -> Result<String> {
     if let Some(url) = given_url(kind) {
         let place = given::check(kind, &url)?;

@@ -1,84 +1,103 @@
-//! The loop of the active relay: read pages ahead, publish waves on a few channels, settle in order.
+//! The loop of a lane's relay: read pages ahead, publish waves on a few channels, settle in order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use amends_postgres::cursor::{Lane, Sequenced};
+use amends_postgres::cursor::Lane;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lapin::{Channel, Connection, Event};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::short;
+use crate::broker::{self, short};
 use crate::relay::RelayOptions;
+use crate::relay::breaker::Breakers;
+use crate::relay::held;
+use crate::relay::routes::Routes;
+use crate::relay::state::Gate;
+use crate::relay::wake::Wake;
 use crate::relay::wave::{self, Target, Verdict};
 use crate::relay::window::{Wave, Window, unpublished};
-use crate::{RelayError, telemetry};
+use crate::{RelayError, Topology, TopologyMode, telemetry};
 
-/// How long held messages may wait before the flow pauses for them.
-const HELD_EVERY: Duration = Duration::from_millis(500);
-/// How many held messages are tried in one go.
-const HELD_AT_ONCE: usize = 500;
-
-type Judged = (usize, Wave, Result<Vec<Verdict>, RelayError>);
+/// Waves on so many channels overlap: while one waits for its last confirms, others are on their way.
+const CHANNELS: usize = 4;
 
 struct Pump<'a> {
     lane: &'a mut Lane,
-    channels: &'a [Channel],
+    connection: &'a Connection,
     options: &'a RelayOptions,
+    gate: Gate<'a>,
     target: Target,
     window: Window,
-    idle_channels: Vec<usize>,
-    flying: FuturesUnordered<BoxFuture<'static, Judged>>,
+    breakers: Breakers,
+    /// Channels without a wave.
+    idle: Vec<(usize, Channel)>,
+    flying: FuturesUnordered<BoxFuture<'static, Result<Flown, RelayError>>>,
     /// The last read found less than a page.
     drained: bool,
     next_held: Instant,
-    pause: Duration,
+    wake: Wake,
 }
 
-/// Runs until `shutdown`, then finishes what it has read.
+/// A wave that has come down, and its channel.
+struct Flown {
+    number: usize,
+    channel: Channel,
+    wave: Wave,
+    verdicts: Vec<Verdict>,
+}
+
+/// Runs until `shutdown`, or until the lane has nothing left to do, then finishes what it has read.
 pub(super) async fn run(
     lane: &mut Lane,
     connection: &Connection,
-    channels: &[Channel],
     options: &RelayOptions,
+    gate: Gate<'_>,
+    wake: Wake,
     shutdown: &CancellationToken,
 ) -> Result<(), RelayError> {
     let target = Target {
-        exchange: short("exchange", &options.exchange)?,
+        routes: Arc::new(Routes::new(&options.exchange, &options.routes)),
         source: options.source.clone(),
         reply_to: options.replies.as_ref().map(|queue| short("reply queue", &queue.name)).transpose()?,
         deadline: options.confirm_deadline,
+        status: connection.status().clone(),
     };
+    let mut idle = Vec::with_capacity(CHANNELS);
+    for number in 0..CHANNELS {
+        idle.push((number, broker::confirmed_channel(connection).await?));
+    }
     let pump = Pump {
         lane,
-        channels,
+        connection,
         options,
+        gate,
         target,
-        window: Window::new(options.ordering),
-        idle_channels: (0..channels.len()).collect(),
+        window: Window::new(options.ordering, CHANNELS),
+        breakers: Breakers::default(),
+        idle,
         flying: FuturesUnordered::new(),
         drained: false,
         next_held: Instant::now(),
-        pause: SHORTEST_PAUSE,
+        wake,
     };
-    pump.run(connection, shutdown).await
+    pump.run(shutdown).await
 }
 
-/// The first pause after work; it doubles up to the poll interval.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
-
 impl Pump<'_> {
-    async fn run(mut self, connection: &Connection, shutdown: &CancellationToken) -> Result<(), RelayError> {
-        let mut events = Box::pin(connection.events_listener());
+    async fn run(mut self, shutdown: &CancellationToken) -> Result<(), RelayError> {
+        let mut events = Box::pin(self.connection.events_listener());
         let mut renewal = interval(self.options.lease / 4);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let stopping = shutdown.is_cancelled();
+            let stopping = shutdown.is_cancelled() || self.lane.has_arrived();
             if !stopping {
                 self.refill().await?;
             }
+            self.reopen().await?;
             self.launch();
             self.settle().await?;
             if self.window.is_empty() {
@@ -87,34 +106,43 @@ impl Pump<'_> {
                 }
                 self.retry_held().await?;
             }
+            let until_held = if self.lane.has_held() { self.next_held - Instant::now() } else { Duration::MAX };
             tokio::select! {
-                Some((channel, wave, verdicts)) = self.flying.next(), if !self.flying.is_empty() => {
-                    self.idle_channels.push(channel);
-                    self.judge(&wave, verdicts?);
-                }
+                Some(flown) = self.flying.next(), if !self.flying.is_empty() => self.judge(flown?),
                 _ = renewal.tick() => self.lane.renew().await?,
-                event = events.next() => on_event(event)?,
-                () = sleep(self.pause), if self.window.is_empty() && self.drained => {
-                    self.drained = false;
-                    self.pause = (self.pause * 2).min(self.options.poll);
-                }
+                event = events.next() => on_event(event, &self.gate)?,
+                () = self.wake.up(until_held), if self.window.is_empty() && self.drained => self.drained = false,
                 () = shutdown.cancelled(), if !stopping => {}
                 // A window that has pages and nothing flying has something to settle or to launch at once.
-                () = std::future::ready(()), if self.flying.is_empty() && !(self.window.is_empty() && self.drained) => {}
+                () = std::future::ready(()), if self.has_more() => {}
             }
         }
     }
 
+    fn has_more(&self) -> bool {
+        let is_idle = self.window.is_empty() && self.drained;
+        self.flying.is_empty() && !is_idle && !self.is_blocked() && !self.lane.has_arrived()
+    }
+
+    /// The broker takes nothing for now. What is on its way waits; it is no verdict.
+    fn is_blocked(&self) -> bool {
+        self.connection.status().blocked()
+    }
+
     /// Keeps a page ahead of what is being published. Held messages that are due get the window to themselves.
     async fn refill(&mut self) -> Result<(), RelayError> {
-        while !self.drained && self.window.pending() < self.options.page / 2 && !self.held_is_due() {
+        while !self.drained
+            && self.window.pending() < self.options.page / 2
+            && !self.held_is_due()
+            && !self.is_blocked()
+        {
             let page = self.lane.read(self.options.page).await?;
             self.drained = !page.full;
             if !page.messages.is_empty() {
-                self.pause = SHORTEST_PAUSE;
+                self.wake.busy();
             }
-            let lane = &*self.lane;
-            self.window.push(page, |key| lane.is_held(key));
+            let (lane, routes) = (&*self.lane, &self.target.routes);
+            self.window.push(page, |key| lane.is_held(key), |sequenced| routes.exchange(&sequenced.message));
         }
         Ok(())
     }
@@ -123,33 +151,52 @@ impl Pump<'_> {
         self.lane.has_held() && Instant::now() >= self.next_held
     }
 
+    /// The broker closes a channel over a message, or over an exchange that is not there.
+    async fn reopen(&mut self) -> Result<(), RelayError> {
+        for (_, channel) in &mut self.idle {
+            if !channel.status().connected() {
+                *channel = broker::confirmed_channel(self.connection).await?;
+            }
+        }
+        Ok(())
+    }
+
     fn launch(&mut self) {
-        while let Some(&channel) = self.idle_channels.last() {
-            let Some(wave) = self.window.next_wave(self.options.wave) else { return };
-            self.idle_channels.pop();
-            let messages: Vec<Sequenced> = self.window.messages(&wave).cloned().collect();
-            let (on, target) = (self.channels[channel].clone(), self.target.clone());
+        if self.is_blocked() {
+            return;
+        }
+        let now = Instant::now();
+        for (number, channel) in std::mem::take(&mut self.idle) {
+            let breakers = &self.breakers;
+            let shut = |exchange: &_| breakers.shut(exchange, now).map(|(_, reason)| reason.to_owned());
+            let Some(wave) = self.window.next_wave(self.options.wave, number, shut) else {
+                self.idle.push((number, channel));
+                continue;
+            };
+            let target = self.target.clone();
             self.flying.push(Box::pin(async move {
-                let verdicts = wave::publish(&on, &target, &messages.iter().collect::<Vec<_>>()).await;
-                (channel, wave, verdicts)
+                let messages: Vec<_> = wave.messages().collect();
+                let verdicts = wave::publish(&channel, &target, &wave.exchange, &messages).await?;
+                Ok(Flown { number, channel, wave, verdicts })
             }));
         }
     }
 
-    fn judge(&mut self, wave: &Wave, verdicts: Vec<Verdict>) {
+    fn judge(&mut self, flown: Flown) {
+        let Flown { number, channel, wave, verdicts } = flown;
+        self.idle.push((number, channel));
         let now = chrono::Utc::now();
-        if let Some(oldest) = self.window.messages(wave).map(|message| message.created_at).min() {
+        if let Some(oldest) = wave.messages().map(|message| message.created_at).min() {
             metrics::histogram!(telemetry::DELAY_SECONDS).record((now - oldest).as_seconds_f64().max(0.0));
         }
+        self.breakers.learn(&wave.exchange, &verdicts, Instant::now());
+        let exchange = Arc::clone(&wave.exchange);
         let (published, reasons) = self.window.judge(wave, verdicts);
         metrics::counter!(telemetry::PUBLISHED).increment(published as u64);
         metrics::counter!(telemetry::REFUSED).increment(reasons.len() as u64);
         if let Some(reason) = reasons.first() {
-            tracing::warn!(
-                messages = reasons.len(),
-                reason,
-                "the broker refused messages; they are held, others flow on"
-            );
+            let messages = reasons.len();
+            tracing::warn!(messages, %exchange, reason, "the broker refused messages; they are held, others flow on");
         }
     }
 
@@ -160,47 +207,48 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Only while the window is empty: a key that is emptied here returns to the fast path, and no message of it may be
-    /// under way there.
     async fn retry_held(&mut self) -> Result<(), RelayError> {
-        if !self.held_is_due() {
+        if !self.held_is_due() || self.is_blocked() {
             return Ok(());
         }
-        self.next_held = Instant::now() + HELD_EVERY;
-        loop {
-            let due = self.lane.due_held(HELD_AT_ONCE).await?;
-            if due.is_empty() {
-                return Ok(());
-            }
-            let messages: Vec<&Sequenced> = due.iter().map(|held| &held.message).collect();
-            let verdicts = wave::publish(&self.channels[0], &self.target, &messages).await?;
-            let mut published = Vec::new();
-            for (held, verdict) in due.iter().zip(verdicts) {
-                match verdict {
-                    Verdict::Published => published.push(held.message.seq),
-                    Verdict::Refused(reason) => {
-                        metrics::counter!(telemetry::REFUSED).increment(1);
-                        self.lane.refused_held(held.message.seq, &reason, self.options.most_attempts).await?;
-                    }
-                }
-            }
-            metrics::counter!(telemetry::PUBLISHED).increment(published.len() as u64);
-            if published.is_empty() {
-                return Ok(());
-            }
-            self.lane.settle_held(&published).await?;
+        if self.options.topology.mode == TopologyMode::Declare {
+            declare_again(self.connection, &self.options.topology).await?;
         }
+        let Some((_, channel)) = self.idle.first_mut() else { return Ok(()) };
+        let round = held::Round {
+            lane: self.lane,
+            connection: self.connection,
+            channel,
+            target: &self.target,
+            breakers: &mut self.breakers,
+            most_attempts: self.options.most_attempts,
+        };
+        self.next_held = round.run().await?;
+        Ok(())
     }
 }
 
-fn on_event(event: Option<Event>) -> Result<(), RelayError> {
+/// An exchange or a queue may be gone because somebody has deleted it. What cannot be declared is missed by its own messages alone.
+async fn declare_again(connection: &Connection, topology: &Topology) -> Result<(), RelayError> {
+    let channel = broker::confirmed_channel(connection).await?;
+    if let Err(error) = topology.provide(&channel).await {
+        tracing::warn!(%error, "cannot declare the topology again");
+    }
+    Ok(())
+}
+
+fn on_event(event: Option<Event>, gate: &Gate<'_>) -> Result<(), RelayError> {
     match event {
+        // A channel was closed: its wave knows.
+        Some(Event::Error(error)) if error.is_amqp_soft_error() => Ok(()),
         Some(Event::Error(error)) => Err(error.into()),
         Some(Event::ConnectionBlocked(reason)) => {
+            gate.close(&reason);
             tracing::warn!(reason, "the broker blocks publishing; waiting");
             Ok(())
         }
         Some(Event::ConnectionUnblocked) => {
+            gate.open();
             tracing::info!("the broker takes messages again");
             Ok(())
         }

@@ -1,16 +1,18 @@
 //! A wave: messages published together on one channel, all confirmed before anything is decided.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use amends_postgres::cursor::Sequenced;
 use futures_util::future::maybe_done;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation};
+use lapin::{Channel, Confirmation, ConnectionStatus};
 use tokio::time::timeout;
 
-use amends_postgres::cursor::Sequenced;
-
+use crate::broker::short;
+use crate::relay::routes::Routes;
 use crate::{RelayError, envelope};
 
 /// What the broker said to one message.
@@ -20,17 +22,27 @@ pub(crate) enum Verdict {
     Published,
     /// It has not.
     Refused(String),
+    /// It has not, and takes none for this exchange: that says nothing about the message.
+    Unreachable(String),
+    /// It has closed the channel before it said anything: over this message, or over another of the wave.
+    Unknown,
 }
 
-/// Where and how a wave is published.
+/// Where and how waves are published.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    pub(crate) exchange: ShortString,
+    pub(crate) routes: Arc<Routes>,
     pub(crate) source: String,
     /// The routing key of replies.
     pub(crate) reply_to: Option<ShortString>,
     pub(crate) deadline: Duration,
+    /// Of the connection: while it is blocked, the deadline does not count.
+    pub(crate) status: ConnectionStatus,
 }
+
+/// The most that headers and key may take: with more, the broker would close the connection (all properties are one frame, of 128 KiB by
+/// default), and would do so again and again. What a publisher checks before its commit is less; rows come from SQL, too.
+const MOST_HEADERS: usize = 100 * 1024;
 
 /// Publishes a wave in its order and waits for every confirm. An error says nothing about any of its messages.
 ///
@@ -39,23 +51,27 @@ pub(crate) struct Target {
 pub(crate) async fn publish(
     channel: &Channel,
     target: &Target,
+    exchange: &str,
     messages: &[&Sequenced],
 ) -> Result<Vec<Verdict>, RelayError> {
-    let published = timeout(target.deadline, async {
+    let exchange = short("exchange", exchange)?;
+    let mut published = Box::pin(async {
         let mut publishes = Vec::with_capacity(messages.len());
         let mut unsendable = HashMap::new();
-        for (index, message) in messages.iter().enumerate() {
-            let properties = envelope::properties(message, &target.source, target.reply_to.as_ref());
-            match (properties, envelope::routing_key(message)) {
+        for (index, sequenced) in messages.iter().enumerate() {
+            let message = &sequenced.message;
+            let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+            let headers = headers + message.key.as_ref().map_or(0, String::len);
+            if headers > MOST_HEADERS {
+                let reason = format!("its headers and key have {headers} bytes, and {MOST_HEADERS} is the most");
+                unsendable.insert(index, reason);
+                continue;
+            }
+            let properties = envelope::properties(sequenced, &target.source, target.reply_to.as_ref());
+            match (properties, short("routing key", &target.routes.routing_key(message))) {
                 (Ok(properties), Ok(key)) => {
                     let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                    let publish = channel.basic_publish(
-                        target.exchange.clone(),
-                        key,
-                        options,
-                        &message.message.payload,
-                        properties,
-                    );
+                    let publish = channel.basic_publish(exchange.clone(), key, options, &message.payload, properties);
                     let mut publish = Box::pin(maybe_done(publish));
                     // Polled once here, so that frames are written in order without waiting for the socket each time.
                     let _ = futures_util::poll!(&mut publish);
@@ -66,39 +82,51 @@ pub(crate) async fn publish(
                 }
             }
         }
+        let mut answers = Vec::with_capacity(publishes.len());
         let mut confirms = Vec::with_capacity(publishes.len());
         for (index, mut publish) in publishes {
             publish.as_mut().await;
-            let confirm = publish.as_mut().take_output().expect("it was awaited and is taken once")?;
-            confirms.push((index, confirm));
+            match publish.as_mut().take_output().expect("it was awaited and is taken once") {
+                Ok(confirm) => confirms.push((index, confirm)),
+                Err(error) => answers.push((index, Err(error))),
+            }
         }
         // The last one first: it wakes this task once, and by then the others are mostly in.
-        let mut confirmations = Vec::with_capacity(confirms.len());
         while let Some((index, confirm)) = confirms.pop() {
-            confirmations.push((index, confirm.await));
+            answers.push((index, confirm.await));
         }
-        Ok::<_, lapin::Error>((confirmations, unsendable))
+        (answers, unsendable)
     });
-    let (confirmations, unsendable) = match published.await {
-        Ok(published) => published?,
-        Err(_) => return Err(RelayError::Deadline { what: "confirm", limit: target.deadline }),
+    let (answers, unsendable) = loop {
+        match timeout(target.deadline, &mut published).await {
+            Ok(answers) => break answers,
+            Err(_) if target.status.blocked() && target.status.connected() => {}
+            Err(_) => return Err(RelayError::Deadline { what: "confirm", limit: target.deadline }),
+        }
     };
-    decide(messages, confirmations, unsendable)
+    Ok(decide(messages, answers, unsendable)?)
 }
 
-/// What the broker said to each message. Pure.
+/// What the broker said to each message; an error if the connection has failed. Pure.
 pub(super) fn decide(
     messages: &[&Sequenced],
-    confirmations: Vec<(usize, lapin::Result<Confirmation>)>,
+    answers: Vec<(usize, lapin::Result<Confirmation>)>,
     unsendable: HashMap<usize, String>,
-) -> Result<Vec<Verdict>, RelayError> {
+) -> lapin::Result<Vec<Verdict>> {
     let mut returned = HashMap::new();
-    let mut verdicts = vec![Verdict::Refused("the broker was not asked".into()); messages.len()];
+    let mut verdicts = vec![Verdict::Unknown; messages.len()];
+    let mut errors = Vec::new();
     for (index, reason) in unsendable {
         verdicts[index] = Verdict::Refused(reason);
     }
-    for (index, confirmation) in confirmations {
-        let confirmation = confirmation?;
+    for (index, answer) in answers {
+        let confirmation = match answer {
+            Ok(confirmation) => confirmation,
+            Err(error) => {
+                errors.push(error);
+                continue;
+            }
+        };
         verdicts[index] = match confirmation {
             Confirmation::Ack(_) => Verdict::Published,
             Confirmation::Nack(_) => Verdict::Refused("the broker refused it (nack)".into()),
@@ -115,5 +143,40 @@ pub(super) fn decide(
             *verdict = Verdict::Refused(reason);
         }
     }
+    let Some(first) = errors.first() else { return Ok(verdicts) };
+    // Other errors follow from the one by which the broker closed the channel.
+    let Some(closed) = errors.iter().find_map(closure) else { return Err(first.clone()) };
+    let alone = messages.len() == 1;
+    verdicts.iter_mut().filter(|verdict| **verdict == Verdict::Unknown).for_each(|verdict| match &closed {
+        Closure::Exchange(reason) => *verdict = Verdict::Unreachable(reason.clone()),
+        Closure::Message(reason) if alone => *verdict = Verdict::Refused(reason.clone()),
+        Closure::Message(_) => {}
+    });
     Ok(verdicts)
+}
+
+/// Why the broker closes a channel on which is published.
+enum Closure {
+    /// The exchange is not there, or may not be written to: no message gets through.
+    Exchange(String),
+    /// It does not like one of the messages.
+    Message(String),
+}
+
+/// `None` if it is the connection that has failed.
+fn closure(error: &lapin::Error) -> Option<Closure> {
+    const ACCESS_REFUSED: u16 = 403;
+    const NOT_FOUND: u16 = 404;
+    let lapin::ErrorKind::ProtocolError(amqp) = error.kind() else { return None };
+    if !error.is_amqp_soft_error() {
+        return None;
+    }
+    let text = amqp.get_message().as_str();
+    let reason = format!("the broker closed the channel: {text}");
+    match amqp.get_id() {
+        // Topics may be forbidden one by one.
+        ACCESS_REFUSED if text.contains("topic") => Some(Closure::Message(reason)),
+        ACCESS_REFUSED | NOT_FOUND => Some(Closure::Exchange(reason)),
+        _ => Some(Closure::Message(reason)),
+    }
 }

@@ -9,7 +9,7 @@ use amends::{
     StepError, StepFuture, StepKind, StepResult, Steps, WorkerOptions, reject,
 };
 use amends_postgres::{Barrier, PgStore, StepTx};
-use amends_relay::{Consumer, ConsumerOptions, Handler, HandlerError, Incoming, QueueTopology};
+use amends_relay::{Consumer, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
@@ -148,7 +148,8 @@ impl Background {
 }
 
 pub fn courier(pool: &PgPool, queue: &QueueTopology) -> Background {
-    let consumer = Consumer::new(pool.clone(), World::url(), ConsumerOptions::new("courier", queue.clone()), Courier);
+    let consumer = Consumer::builder(pool.clone(), World::url()).name("courier").queue(queue.clone());
+    let consumer = consumer.handler(Courier).build().unwrap();
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     Background { shutdown, task: tokio::spawn(async move { consumer.run(stop).await }) }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{AmqpUrl, QueueKind, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
+use amends_relay::{AmqpUrl, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub mod courier;
+pub mod private_broker;
 
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -29,24 +30,34 @@ pub fn amqp_url() -> String {
 pub struct World {
     pub database: TestDatabase,
     pub name: String,
+    pub broker: AmqpUrl,
     pub connection: Connection,
     pub channel: Channel,
     queues: Vec<String>,
+    exchanges: Vec<String>,
 }
 
 impl World {
     pub async fn create() -> Self {
-        let connection = Connection::connect(&amqp_url(), ConnectionProperties::default()).await.unwrap();
+        Self::create_on(&amqp_url()).await
+    }
+
+    /// On a broker of its own, for example.
+    pub async fn create_on(broker: &str) -> Self {
+        let connection = Connection::connect(broker, ConnectionProperties::default()).await.unwrap();
         let channel = connection.create_channel().await.unwrap();
         let name = format!("amends-test-{}", uuid::Uuid::new_v4().simple());
         let queues = vec![format!("{name}-replies"), format!("{name}-replies.dead")];
-        Self { database: TestDatabase::create().await, name, connection, channel, queues }
+        let broker = broker.parse().unwrap();
+        let exchanges = ["", "-dead", "-replies.dead"].map(|suffix| format!("{name}{suffix}")).to_vec();
+        Self { database: TestDatabase::create().await, name, broker, connection, channel, queues, exchanges }
     }
 
     pub fn pool(&self) -> &PgPool {
         self.database.pool()
     }
 
+    /// The broker that the tests share.
     pub fn url() -> AmqpUrl {
         amqp_url().parse().unwrap()
     }
@@ -55,19 +66,13 @@ impl World {
     pub fn queue(&mut self, suffix: &str, patterns: &[&str]) -> QueueTopology {
         let name = format!("{}-{suffix}", self.name);
         self.queues.extend([name.clone(), format!("{name}.dead")]);
-        QueueTopology {
-            name,
-            kind: QueueKind::Classic,
-            exchange: self.name.clone(),
-            patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
-            dead_letter_exchange: None,
-        }
+        QueueTopology::new(name, &self.name, patterns.iter().copied())
     }
 
     pub fn options(&self, queues: Vec<QueueTopology>) -> RelayOptions {
         RelayOptions {
             exchange: self.name.clone(),
-            topology: Topology { exchanges: vec![self.name.clone()], queues },
+            topology: Topology { exchanges: vec![self.name.as_str().into()], queues, ..Topology::default() },
             // Tests share the broker, and not the database.
             replies: Some(ReplyQueue { name: format!("{}-replies", self.name), ..ReplyQueue::default() }),
             lease: Duration::from_secs(1),
@@ -77,7 +82,12 @@ impl World {
     }
 
     pub fn relay(&self, options: RelayOptions) -> Running {
-        Running::start(Relay::new(self.pool().clone(), Self::url(), options))
+        Running::start(Relay::new(self.pool().clone(), self.broker.clone(), options))
+    }
+
+    /// Declares a queue, with what it is bound to.
+    pub async fn declare(&self, queue: &QueueTopology) {
+        Topology { queues: vec![queue.clone()], ..Topology::default() }.ensure(&Self::url()).await.unwrap();
     }
 
     /// Everything in the queue, in order, until `count` different messages were seen.
@@ -107,6 +117,42 @@ impl World {
         }
     }
 
+    /// What the queue holds now.
+    pub async fn take_all(&self, queue: &str) -> Vec<Vec<u8>> {
+        let mut taken = Vec::new();
+        let options = BasicGetOptions { no_ack: true };
+        while let Some(message) = self.channel.basic_get(queue.into(), options).await.unwrap() {
+            taken.push(message.delivery.data);
+        }
+        taken
+    }
+
+    /// Waits until the queue exists.
+    pub async fn until_there(&self, queue: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        loop {
+            let channel = self.connection.create_channel().await.unwrap();
+            if channel.queue_declare(queue.into(), passive, FieldTable::default()).await.is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "there is no {queue}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until the queue holds nothing that could be delivered.
+    pub async fn until_empty(&self, queue: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        while self.channel.queue_declare(queue.into(), passive, FieldTable::default()).await.unwrap().message_count()
+            > 0
+        {
+            assert!(Instant::now() < deadline, "{queue} is not empty");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub async fn is_empty(&self, queue: &str) -> bool {
         self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap().is_none()
     }
@@ -126,11 +172,23 @@ impl World {
         }
     }
 
+    pub fn also_delete_exchange(&mut self, name: String) {
+        self.exchanges.push(name);
+    }
+
+    /// Connects anew, after the broker was away.
+    pub async fn reconnect(&mut self, broker: &str) {
+        self.connection = Connection::connect(broker, ConnectionProperties::default()).await.unwrap();
+        self.channel = self.connection.create_channel().await.unwrap();
+    }
+
     pub async fn clean_up(self) {
         for queue in &self.queues {
             let _ = self.channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await;
+            // The dead letters of a consumer have an exchange of that name.
+            let _ = self.channel.exchange_delete(queue.as_str().into(), ExchangeDeleteOptions::default()).await;
         }
-        for exchange in [self.name.clone(), format!("{}-dead", self.name), format!("{}-replies.dead", self.name)] {
+        for exchange in &self.exchanges {
             let _ = self.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await;
         }
         let _ = self.connection.close(200, "bye".into()).await;
@@ -170,10 +228,15 @@ impl Got {
 
 /// First deliveries of each key must count up from 1.
 pub fn assert_order_per_key(got: &[Got]) {
+    assert_order_per_key_from(1, got);
+}
+
+/// As [`assert_order_per_key`], but they count up from `first`.
+pub fn assert_order_per_key_from(first: i64, got: &[Got]) {
     let mut last = std::collections::HashMap::new();
     for message in got {
         let (key, counter) = message.key();
-        let before = last.entry(key.clone()).or_insert(0);
+        let before = last.entry(key.clone()).or_insert(first - 1);
         assert!(counter <= *before + 1, "key {key}: {counter} came before {}", *before + 1);
         *before = (*before).max(counter);
     }
@@ -219,6 +282,15 @@ pub async fn publish(pool: &PgPool, topic: &str, key: &str, counters: std::ops::
             .execute(pool)
             .await
             .unwrap();
+    }
+}
+
+/// Waits until something holds.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "still not true: {what}");
+        sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::definition::Position;
 use crate::event::Event;
 use crate::store::{Append, Appended, Head, Loaded, WorkerStore};
+use crate::worker::alarms::Alarms;
 use crate::worker::drive::Drive;
 use crate::worker::insist::insist;
 use crate::worker::{Kinds, WorkerOptions};
@@ -38,6 +39,7 @@ pub(crate) struct Crew<S: WorkerStore> {
     pub(crate) permits: Arc<Semaphore>,
     /// Names of which only so many may go forward at once.
     pub(super) bounds: Vec<(String, u32)>,
+    pub(super) alarms: Alarms,
     freed: Notify,
     bounded_freed: Notify,
     nonce: AtomicI64,
@@ -63,6 +65,7 @@ impl<S: WorkerStore> Crew<S> {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             permits: Arc::new(Semaphore::new(options.concurrency)),
+            alarms: Alarms::new(),
             freed: Notify::new(),
             bounded_freed: Notify::new(),
             nonce: AtomicI64::new(0),
@@ -210,6 +213,7 @@ impl<S: WorkerStore> Crew<S> {
             let append = Append::new(saga, loaded.fold().seq + 1, self.worker, self.nonce(), events);
             let append = Append { head: Some(head), ..append };
             if let Appended::Done(_) = self.store.append(append).await? {
+                self.alarms.add(PAUSE_AFTER_ERROR);
                 return Ok(());
             }
         }
@@ -224,6 +228,7 @@ impl<S: WorkerStore> Crew<S> {
                 () = self.stop.cancelled() => return,
             }
         }
+        self.alarms.add(pause);
     }
 
     /// Starts nothing new and waits, for a while, until what is under way has been recorded.

@@ -173,8 +173,14 @@ impl<S: WorkerStore> Drive<S> {
     async fn release(&mut self, wake_in: Option<Duration>) -> Result<Next, StoreError> {
         let (crew, release) = (Arc::clone(&self.crew), [(self.saga, wake_in)]);
         match insist(crew.stop.clone(), || crew.store.release(crew.worker, &release)).await {
+            Ok(()) => {
+                if let Some(pause) = wake_in {
+                    self.crew.alarms.add(pause);
+                }
+                Ok(Next::LetGo)
+            }
             // The worker stops: its sagas will be adopted.
-            Ok(()) | Err(StoreError::Unavailable(_)) => Ok(Next::LetGo),
+            Err(StoreError::Unavailable(_)) => Ok(Next::LetGo),
             Err(error) => Err(error),
         }
     }
@@ -321,6 +327,9 @@ impl<S: WorkerStore> Drive<S> {
         }
         let Some(head) = plan.head else { return Next::GoOn };
         self.status = head.status;
+        if let (true, Some(pause)) = (head.release, head.wake_in) {
+            self.crew.alarms.add(pause);
+        }
         if head.release { Next::LetGo } else { Next::GoOn }
     }
 

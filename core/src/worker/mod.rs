@@ -1,5 +1,6 @@
 //! The worker: claims sagas that are due, drives each in a task, keeps its lease, and adopts what dead workers left.
 
+mod alarms;
 pub(crate) mod attempt;
 pub(crate) mod child;
 mod clock;
@@ -9,6 +10,7 @@ pub(crate) mod failure;
 mod insist;
 mod launch;
 mod options;
+mod pace;
 pub(crate) mod plan;
 mod timetable;
 pub(crate) mod waiting;
@@ -25,11 +27,12 @@ use crate::definition::Definition;
 use crate::saga::Steps;
 use crate::sagas::Hints;
 use crate::schedule::Tick;
-use crate::store::{Claim, NewSaga, WorkerStore};
+use crate::store::{BellListener, Claim, NewSaga, WorkerStore};
 use crate::{Error, StoreError, WorkerId};
 
 pub(crate) use crew::Crew;
 pub use options::WorkerOptions;
+use pace::Pace;
 
 /// A registered saga: its definition and its bodies.
 pub(crate) struct Kind<T> {
@@ -95,17 +98,20 @@ pub(crate) async fn run<S: WorkerStore>(
 
 /// The loop of one life: claim, spawn, wait for a reason to claim again.
 async fn work<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, shutdown: &CancellationToken) {
-    let mut pace = Pace::new(&crew.options);
+    let mut pace = Pace::new(crew);
+    let mut bell = crew.store.bell();
     let mut next = Instant::now();
     loop {
-        let probe = hints.next_probe();
+        let due = [hints.next_probe(), crew.alarms.next()].into_iter().flatten().fold(next, Instant::min);
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = crew.stop.cancelled() => return,
             () = hints.arrived() => continue,
+            () = crew.alarms.earlier() => continue,
+            () = rung(&mut bell) => {}
             () = crew.freed(), if pace.wants_more => {}
             () = crew.bounded_freed() => {}
-            () = sleep_until(probe.map_or(next, |probe| probe.min(next))) => {}
+            () = sleep_until(due) => {}
         }
         let found = match claim(crew, hints, &mut pace).await {
             Ok(found) => found,
@@ -114,12 +120,20 @@ async fn work<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, shutdown: &
                 0
             }
         };
-        next = Instant::now() + pace.after(found);
+        next = pace.next(found, bell.as_ref().is_some_and(BellListener::is_reliable));
+    }
+}
+
+async fn rung(bell: &mut Option<BellListener>) {
+    match bell {
+        Some(bell) => bell.rung().await,
+        None => std::future::pending().await,
     }
 }
 
 async fn claim<S: WorkerStore>(crew: &Arc<Crew<S>>, hints: &Hints<S>, pace: &mut Pace) -> Result<usize, StoreError> {
     let now = Instant::now();
+    crew.alarms.rung(now);
     let free = crew.permits.available_permits();
     let limit = free.min(crew.options.batch);
     let sweep = pace.is_sweep(now);
@@ -168,55 +182,4 @@ async fn adopt<S: WorkerStore>(crew: &Arc<Crew<S>>, claim: &Claim, pace: &mut Pa
         crew.drive(loaded);
     }
     count
-}
-
-/// When to look for what.
-struct Pace {
-    poll: Duration,
-    /// There was more than could be taken.
-    wants_more: bool,
-    next_sweep: Instant,
-    next_adoption: Instant,
-    adoption_every: Duration,
-}
-
-/// A start that committed long after its `wake_at` is found by a full sweep, if not by a hint.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-
-impl Pace {
-    fn new(options: &WorkerOptions) -> Self {
-        let now = Instant::now();
-        Self {
-            poll: options.poll,
-            wants_more: false,
-            next_sweep: now,
-            next_adoption: now,
-            adoption_every: options.lease / 4,
-        }
-    }
-
-    fn is_sweep(&mut self, now: Instant) -> bool {
-        let due = now >= self.next_sweep;
-        if due {
-            self.next_sweep = now + SWEEP_EVERY;
-        }
-        due
-    }
-
-    fn is_adoption(&mut self, now: Instant) -> bool {
-        let due = now >= self.next_adoption;
-        if due {
-            self.next_adoption = now + self.adoption_every.mul_f64(0.75 + fastrand::f64() / 2.0);
-        }
-        due
-    }
-
-    fn adopt_again(&mut self) {
-        self.next_adoption = Instant::now();
-    }
-
-    /// The pause before the next look: none after a full batch, else the poll interval, jittered.
-    fn after(&self, found: usize) -> Duration {
-        if found > 0 && self.wants_more { Duration::ZERO } else { self.poll.mul_f64(0.75 + fastrand::f64() / 2.0) }
-    }
 }

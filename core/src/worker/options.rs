@@ -9,7 +9,8 @@ pub struct WorkerOptions {
     pub name: String,
     /// A worker that has not renewed for this long is believed dead, and its sagas are adopted. 10 s.
     pub lease: Duration,
-    /// How often it looks for due sagas when nothing wakes it. 250 ms.
+    /// The longest pause between two looks for due sagas when nothing wakes it. 1 s; 250 ms at most while the store cannot
+    /// tell what others do. What is made due by SQL alone, without a hint, waits for as long.
     pub poll: Duration,
     /// How many sagas it drives at once. 1 024. Waiting sagas do not count: nothing holds them.
     pub concurrency: usize,
@@ -25,7 +26,7 @@ impl Default for WorkerOptions {
         Self {
             name: format!("{host}:{}", std::process::id()),
             lease: Duration::from_secs(10),
-            poll: Duration::from_millis(250),
+            poll: Duration::from_secs(1),
             concurrency: 1024,
             batch: 256,
             grace: Duration::from_secs(10),

@@ -1,6 +1,7 @@
 //! Held messages: those that the broker would not take, and those of the same key behind them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use amends::{MessageId, OutboxMessage, sanitize};
 use chrono::{DateTime, Utc};
@@ -21,13 +22,24 @@ pub struct Unpublished<'a> {
     pub reason: String,
 }
 
-/// A held message that is due.
+/// What of the held messages is due.
+#[derive(Debug)]
+pub struct Due {
+    /// By seq; several of one key may be among them.
+    pub messages: Vec<Held>,
+    /// In so long the next one is; `None` if all others wait for an operator, or for one of their key.
+    pub next: Option<Duration>,
+}
+
+/// A held message.
 #[derive(Debug)]
 pub struct Held {
     /// The message.
     pub message: Sequenced,
     /// How often the broker has refused it.
     pub attempts: i32,
+    /// The exchange to which an operator sends it, whatever the routes say.
+    pub exchange: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -42,6 +54,7 @@ struct Row {
     payload: Vec<u8>,
     created_at: DateTime<Utc>,
     attempts: i32,
+    exchange: Option<String>,
 }
 
 /// The keys of held messages, and whether there is any held message at all.
@@ -55,23 +68,36 @@ pub(super) async fn keys(conn: &mut PgConnection, lane: i16) -> Result<(HashSet<
     Ok((keys.into_iter().flatten().collect(), any))
 }
 
-/// Only the first of a key is ever due: those behind it wait for it, also while it is parked.
-pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Result<Vec<Held>, sqlx::Error> {
+/// A key is due if its first message is: those behind it wait for it, also while it is parked.
+pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Result<Due, sqlx::Error> {
     hook::before("due held");
     let rows: Vec<Row> = sqlx::query_as(
-        "select seq, id, key, topic, name, content_type, headers::text as headers, payload, created_at, attempts
-         from (
-            select distinct on (coalesce(key, id::text)) * from amends.held_message where lane = $1
+        "with first as (
+            select distinct on (coalesce(key, id::text)) seq, key, parked, retry_at <= clock_timestamp() as is_due
+            from amends.held_message where lane = $1
             order by coalesce(key, id::text), seq
-         ) first
-         where not parked and retry_at <= clock_timestamp()
-         order by seq limit $2",
+         )
+         select h.seq, h.id, h.key, h.topic, h.name, h.content_type, h.headers::text as headers, h.payload, h.created_at, h.attempts,
+            h.exchange
+         from amends.held_message h join first f on h.seq = f.seq or h.key = f.key
+         where h.lane = $1 and not f.parked and f.is_due
+         order by h.seq limit $2",
     )
     .bind(lane)
     .bind(limit as i64)
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await?;
-    Ok(rows.into_iter().map(Row::held).collect())
+    let next: Option<f64> = sqlx::query_scalar(
+        "select extract(epoch from min(retry_at) - clock_timestamp())::float8 from (
+            select distinct on (coalesce(key, id::text)) retry_at, parked from amends.held_message where lane = $1
+            order by coalesce(key, id::text), seq
+         ) first where not parked and retry_at > clock_timestamp()",
+    )
+    .bind(lane)
+    .fetch_one(conn)
+    .await?;
+    let next = next.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
+    Ok(Due { messages: rows.into_iter().map(Row::held).collect(), next })
 }
 
 impl Row {
@@ -86,7 +112,11 @@ impl Row {
             headers,
             payload: self.payload,
         };
-        Held { message: Sequenced { seq: self.seq, created_at: self.created_at, message }, attempts: self.attempts }
+        Held {
+            message: Sequenced { seq: self.seq, created_at: self.created_at, message },
+            attempts: self.attempts,
+            exchange: self.exchange,
+        }
     }
 }
 
@@ -114,32 +144,66 @@ pub(super) async fn refused(
     conn: &mut PgConnection,
     lane: i16,
     epoch: i64,
-    seq: i64,
-    reason: &str,
+    refused: &[(i64, &str)],
     most_attempts: i32,
 ) -> Result<(), LaneError> {
     hook::before("refused held");
+    let (seqs, reasons) = columns(refused);
     let guarded: Option<i64> = sqlx::query_scalar(
         "with lease as (
             select epoch from amends.cursor where lane = $1 and epoch = $2 for update
          ), refused as (
-            update amends.held_message set
+            update amends.held_message h set
                 attempts = attempts + 1,
                 parked = attempts + 1 >= $5,
                 retry_at = clock_timestamp()
                     + least(interval '1 minute', interval '500 milliseconds' * power(2, least(attempts, 8)))
                         * (0.5 + random() / 2),
-                reason = $4
-            where lane = $1 and seq = $3 and exists (select from lease)
+                reason = r.reason
+            from unnest($3::bigint[], $4::text[]) as r(seq, reason)
+            where h.lane = $1 and h.seq = r.seq and exists (select from lease)
          )
          select epoch from lease",
     )
     .bind(lane)
     .bind(epoch)
-    .bind(seq)
-    .bind(sanitize(reason))
+    .bind(seqs)
+    .bind(reasons)
     .bind(most_attempts)
     .fetch_optional(conn)
     .await?;
     guarded.map(drop).ok_or(LaneError::Lost)
+}
+
+pub(super) async fn postpone(
+    conn: &mut PgConnection,
+    lane: i16,
+    epoch: i64,
+    postponed: &[(i64, &str)],
+    pause: Duration,
+) -> Result<(), LaneError> {
+    hook::before("postpone held");
+    let (seqs, reasons) = columns(postponed);
+    let guarded: Option<i64> = sqlx::query_scalar(
+        "with lease as (
+            select epoch from amends.cursor where lane = $1 and epoch = $2 for update
+         ), postponed as (
+            update amends.held_message h set retry_at = clock_timestamp() + $5, reason = p.reason
+            from unnest($3::bigint[], $4::text[]) as p(seq, reason)
+            where h.lane = $1 and h.seq = p.seq and exists (select from lease)
+         )
+         select epoch from lease",
+    )
+    .bind(lane)
+    .bind(epoch)
+    .bind(seqs)
+    .bind(reasons)
+    .bind(pause)
+    .fetch_optional(conn)
+    .await?;
+    guarded.map(drop).ok_or(LaneError::Lost)
+}
+
+fn columns(messages: &[(i64, &str)]) -> (Vec<i64>, Vec<String>) {
+    messages.iter().map(|(seq, reason)| (*seq, sanitize(reason))).unzip()
 }

@@ -6,24 +6,37 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::columns::{Bound, OutboxColumns};
-use crate::cursor::{LaneError, Pass, Position, Unpublished};
+use crate::cursor::{LaneError, Pass, Position, Snapshot, Unpublished};
 use crate::hook;
 
-type CursorRow = (i64, i64, String, i64, Option<String>, Option<i64>, Option<i64>);
+type CursorRow = (i64, i64, String, i64, Option<String>, Option<i64>, Option<i64>, i16, Option<String>);
 
-/// Takes the lease; the answer is its epoch and the cursor as it was left.
+/// A lane as it was left.
+pub(super) struct Taken {
+    pub(super) epoch: i64,
+    pub(super) position: Position,
+    /// How many lanes there are.
+    pub(super) lanes: i16,
+    /// Their number is being changed: so far this one goes.
+    pub(super) meeting: Option<Snapshot>,
+}
+
+/// Takes the lease. Under the lock of the layout: while the number of lanes is changed, a lane of the old ones must not
+/// be taken without knowledge of it.
 pub(super) async fn take(
     conn: &mut PgConnection,
     lane: i16,
     owner: Uuid,
     name: &str,
     lease: Duration,
-) -> Result<Option<(i64, Position)>, LaneError> {
+) -> Result<Option<Taken>, LaneError> {
     let system = system_id(conn).await?;
     let start = Position::start();
     hook::before("take lane");
     sqlx::query(
-        "insert into amends.cursor (lane, system_id, prev) values ($1, $2, $3::pg_snapshot) on conflict do nothing",
+        "insert into amends.cursor (lane, system_id, prev)
+         select $1, $2, $3::pg_snapshot from (select lanes from amends.layout for share) layout where $1 < lanes
+         on conflict do nothing",
     )
     .bind(lane)
     .bind(system)
@@ -31,9 +44,10 @@ pub(super) async fn take(
     .execute(&mut *conn)
     .await?;
     let taken: Option<CursorRow> = sqlx::query_as(
-        "update amends.cursor set owner = $2, owner_name = $3, epoch = epoch + 1, expires_at = clock_timestamp() + $4
-         where lane = $1 and (owner is null or owner = $2 or expires_at <= clock_timestamp())
-         returning epoch, system_id, prev::text, floor, pass::text, pass_seq, pass_floor",
+        "update amends.cursor c set owner = $2, owner_name = $3, epoch = epoch + 1, expires_at = clock_timestamp() + $4
+         from (select lanes, meeting from amends.layout for share) layout
+         where lane = $1 and lane < lanes and (owner is null or owner = $2 or expires_at <= clock_timestamp())
+         returning epoch, system_id, prev::text, floor, pass::text, pass_seq, pass_floor, lanes, meeting::text",
     )
     .bind(lane)
     .bind(owner)
@@ -44,14 +58,16 @@ pub(super) async fn take(
     if taken.is_some() {
         crate::partitions::make_ahead(conn).await;
     }
-    let Some((epoch, written_in, prev, floor, pass, pass_seq, pass_floor)) = taken else { return Ok(None) };
+    let Some((epoch, written_in, prev, floor, pass, pass_seq, pass_floor, lanes, meeting)) = taken else {
+        return Ok(None);
+    };
     if written_in != system && system != 0 {
         tracing::warn!(lane, "the database was restored into another cluster; publishing everything retained again");
         sqlx::query("select amends.restart_lane($1, $2)").bind(lane).bind(system).execute(conn).await?;
-        return Ok(Some((epoch, start)));
+        return Ok(Some(Taken { epoch, position: start, lanes, meeting: None }));
     }
     let pass = pass.zip(pass_seq).zip(pass_floor).map(|((snapshot, seq), floor)| Pass { snapshot, seq, floor });
-    Ok(Some((epoch, Position { prev, floor, pass })))
+    Ok(Some(Taken { epoch, position: Position { prev, floor, pass }, lanes, meeting }))
 }
 
 /// 0 where it may not be read: then a restore cannot be noticed.

@@ -1,10 +1,12 @@
 //! The snapshot cursor: reads the outbox in commit order per key, loses nothing, and is stalled by nobody.
 
 mod held;
+mod layout;
 mod lease;
 mod position;
 mod progress;
 mod read;
+mod replay;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,9 +18,11 @@ use sqlx::{Connection, PgConnection, PgPool};
 use thiserror::Error;
 use uuid::Uuid;
 
-pub use held::{Held, Unpublished};
+pub use held::{Due, Held, Unpublished};
+pub use layout::{LaneView, Layout, Relays};
 pub use position::{Pass, Position, Read, Snapshot};
 pub use progress::Progress;
+pub use replay::Retold;
 
 /// One lane of the outbox, held under a lease by this process. Reads ahead of what it has settled.
 ///
@@ -32,6 +36,11 @@ pub struct Lane {
     epoch: i64,
     lease: Duration,
     progress: Progress,
+    /// How many lanes share the keys.
+    lanes: i16,
+    /// The number of lanes is being changed: so far this one reads.
+    meeting: Option<Snapshot>,
+    has_arrived: bool,
     held_keys: HashSet<String>,
     /// Messages without a key may be held too.
     has_held: bool,
@@ -48,9 +57,8 @@ pub struct Page {
     after: Option<Position>,
 }
 
-#[cfg(feature = "testing")]
 impl Page {
-    /// A page of these messages, for tests of what becomes of pages.
+    /// A page of these messages, which moves no cursor.
     pub fn of(messages: Vec<Sequenced>) -> Self {
         Self { messages, full: false, after: None }
     }
@@ -92,16 +100,20 @@ impl Lane {
         lease: Duration,
     ) -> Result<Option<Self>, LaneError> {
         let mut conn = connect(pool).await?;
-        let Some((epoch, position)) = lease::take(&mut conn, lane, owner, name, lease).await? else {
+        let Some(found) = lease::take(&mut conn, lane, owner, name, lease).await? else {
             return Ok(None);
         };
+        let epoch = found.epoch;
         let mut taken = Self {
             conn,
             number: lane,
             owner,
             epoch,
             lease,
-            progress: Progress::at(position),
+            progress: Progress::at(found.position),
+            lanes: found.lanes,
+            meeting: found.meeting,
+            has_arrived: false,
             held_keys: HashSet::new(),
             has_held: false,
         };
@@ -113,6 +125,12 @@ impl Lane {
     /// Grows with every change of owner.
     pub fn epoch(&self) -> i64 {
         self.epoch
+    }
+
+    /// The number of lanes is being changed, and everything that this one publishes before was read; settle it and give the lane
+    /// back.
+    pub fn has_arrived(&self) -> bool {
+        self.has_arrived
     }
 
     /// Messages are held; some of them may be due.
@@ -135,8 +153,12 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn read(&mut self, limit: usize) -> Result<Page, LaneError> {
-        let (messages, snapshot, value) =
-            read::page(&mut self.conn, self.number, self.progress.position(), limit).await?;
+        self.has_arrived = self.meeting.as_ref().is_some_and(|meeting| self.progress.head_for(meeting));
+        if self.has_arrived {
+            return Ok(Page { messages: Vec::new(), full: false, after: None });
+        }
+        let lane = (self.number, self.lanes);
+        let (messages, snapshot, value) = read::page(&mut self.conn, lane, self.progress.position(), limit).await?;
         let full = messages.len() == limit;
         let read = Read { snapshot, last_seq: messages.last().map(|message| message.seq), full };
         let after = self.progress.read(&read, value);
@@ -174,11 +196,11 @@ impl Lane {
         Ok(self.conn.close().await?)
     }
 
-    /// Held messages that are due: the first of each key, and those without a key.
+    /// Held messages that are due: those without a key, and those of the keys of which the first is due.
     ///
     /// # Errors
     /// Returns the database's error.
-    pub async fn due_held(&mut self, limit: usize) -> Result<Vec<Held>, LaneError> {
+    pub async fn due_held(&mut self, limit: usize) -> Result<Due, LaneError> {
         Ok(held::due(&mut self.conn, self.number, limit).await?)
     }
 
@@ -191,12 +213,20 @@ impl Lane {
         Ok(self.reload_held().await?)
     }
 
-    /// Records that the broker refused a held message again: it is retried with growing pauses, then parked.
+    /// Records that the broker refused held messages again: they are retried with growing pauses, then parked.
     ///
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
-    pub async fn refused_held(&mut self, seq: i64, reason: &str, most_attempts: i32) -> Result<(), LaneError> {
-        held::refused(&mut self.conn, self.number, self.epoch, seq, reason, most_attempts).await
+    pub async fn refused_held(&mut self, refused: &[(i64, &str)], most_attempts: i32) -> Result<(), LaneError> {
+        held::refused(&mut self.conn, self.number, self.epoch, refused, most_attempts).await
+    }
+
+    /// Held messages are tried again after so long: their exchange takes nothing, which says nothing about them.
+    ///
+    /// # Errors
+    /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
+    pub async fn postpone_held(&mut self, postponed: &[(i64, &str)], pause: Duration) -> Result<(), LaneError> {
+        held::postpone(&mut self.conn, self.number, self.epoch, postponed, pause).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a lane remembers from one statement to the next. Pure, and void with its connection.
 
-use crate::cursor::{Position, Read};
+use crate::cursor::{Pass, Position, Read, Snapshot};
 
 /// How far a lane has read, which is ahead of what it has settled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +22,16 @@ impl Progress {
     /// Where the next read goes on.
     pub fn position(&self) -> &Position {
         &self.position
+    }
+
+    /// Reads on to this snapshot and no further, once a pass under way has ended. The floor of an older snapshot is safe for it.
+    ///
+    /// `true` if everything up to there has been read.
+    pub fn head_for(&mut self, meeting: &Snapshot) -> bool {
+        if self.position.pass.is_none() && self.position.prev != *meeting {
+            self.position.pass = Some(Pass { snapshot: meeting.clone(), seq: 0, floor: self.position.floor });
+        }
+        self.position.pass.is_none()
     }
 
     /// Takes note of a read, and of the sequence's value at it. The answer is where the cursor moves once the page is

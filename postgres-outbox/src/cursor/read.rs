@@ -9,20 +9,21 @@ use crate::cursor::{Position, Sequenced, Snapshot};
 
 /// Two ranges that cannot overlap: rows of transactions that began to be visible after `prev`, which have a seq above the
 /// floor, and rows of those that were open in `prev`, looked up one by one (`offset 0` keeps the planner from scanning the
-/// outbox for them when there is none). During a pass both are cut to what its snapshot could see.
+/// outbox for them when there is none). During a pass both are cut to what its snapshot could see. Of several lanes each
+/// reads all rows and takes its own: to read is cheap, to publish is not.
 const PAGE: &str = "
     with state as materialized (
         select pg_current_snapshot() as snapshot,
             (select case when is_called then last_value else 0 end from amends.outbox_seq) as value
     ), fresh as (
         select * from amends.outbox o
-        where o.lane = $1 and o.seq > greatest($3, $5) and o.xid >= pg_snapshot_xmax($2::pg_snapshot)
+        where ($7 = 1::smallint or amends.lane_of(o.key, o.id, $7) = $1) and o.seq > greatest($3, $5) and o.xid >= pg_snapshot_xmax($2::pg_snapshot)
             and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
         order by o.seq limit $6
     ), late as (
         select o.* from pg_snapshot_xip($2::pg_snapshot) as open(xid) cross join lateral (
             select * from amends.outbox o
-            where o.xid = open.xid and o.lane = $1 and o.seq > $5
+            where o.xid = open.xid and ($7 = 1::smallint or amends.lane_of(o.key, o.id, $7) = $1) and o.seq > $5
                 and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
             offset 0
         ) o
@@ -36,8 +37,10 @@ const PAGE: &str = "
     order by page.seq";
 
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
+    #[sqlx(default)]
     snapshot: String,
+    #[sqlx(default)]
     value: i64,
     seq: Option<i64>,
     id: Option<Uuid>,
@@ -52,7 +55,7 @@ struct Row {
 
 pub(super) async fn page(
     conn: &mut PgConnection,
-    lane: i16,
+    (lane, lanes): (i16, i16),
     position: &Position,
     limit: usize,
 ) -> Result<(Vec<Sequenced>, Snapshot, i64), sqlx::Error> {
@@ -65,6 +68,7 @@ pub(super) async fn page(
         .bind(pass.map(|pass| &pass.snapshot))
         .bind(pass.map_or(0, |pass| pass.seq))
         .bind(limit as i64)
+        .bind(lanes)
         .fetch_all(conn)
         .await?;
     let (snapshot, value) =
@@ -73,7 +77,7 @@ pub(super) async fn page(
 }
 
 impl Row {
-    fn message(self) -> Option<Sequenced> {
+    pub(super) fn message(self) -> Option<Sequenced> {
         let message = OutboxMessage {
             id: MessageId(self.id?),
             topic: self.topic?,

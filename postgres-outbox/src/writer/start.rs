@@ -27,6 +27,6 @@ impl Statement for Starts {
     async fn perform(&self, conn: &mut PgConnection, ops: &[&Self::Op]) -> Result<Vec<bool>, sqlx::Error> {
         crate::hook::before("start");
         let started = crate::start::all(conn, ops).await?;
-        Ok(ops.iter().map(|(saga, _)| started.contains(&saga.id.0)).collect())
+        Ok(ops.iter().map(|(saga, _)| started.contains_key(&saga.id.0)).collect())
     }
 }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use amends_postgres::Retention;
-use amends_relay::{AmqpUrl, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Topology};
+use amends_relay::{
+    Broker, ExchangeTopology, Ordering, QueueKind, QueueTopology, RelayOptions, ReplyQueue, Route, Topology,
+    TopologyMode,
+};
 use clap::Args;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
@@ -22,11 +25,43 @@ pub(crate) struct Flags {
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     database_url: Option<String>,
+    /// A file with the URL of the database, read again every few seconds, so that it may change.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database_url_file: Option<PathBuf>,
     /// The RabbitMQ broker. [env: `AMQP_URL`]
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     amqp_url: Option<String>,
-    /// The topic exchange that is published to.
+    /// A file with the URL of the broker. This file and those below are read at every connect.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amqp_url_file: Option<PathBuf>,
+    /// A file with the broker's user, in place of the one in the URL.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amqp_username_file: Option<PathBuf>,
+    /// A file with the broker's password, in place of the one in the URL.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amqp_password_file: Option<PathBuf>,
+    /// The certificates of authorities that are trusted beside those of the system (PEM).
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amqp_ca_file: Option<PathBuf>,
+    /// The certificate by which the broker knows the relay (PEM).
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amqp_cert_file: Option<PathBuf>,
+    /// The key of that certificate (PEM).
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    amqp_key_file: Option<PathBuf>,
+    /// What is done with exchanges and queues at every connection: `declare`, `verify` that they exist, or `off`.
+    #[arg(long, global = true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topology: Option<String>,
+    /// The exchange that is published to.
     #[arg(long, global = true)]
     #[serde(skip_serializing_if = "Option::is_none")]
     exchange: Option<String>,
@@ -55,25 +90,33 @@ pub(crate) struct Flags {
 /// In seconds.
 const DAY: u64 = 86_400;
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     database_url: Option<String>,
+    database_url_file: Option<PathBuf>,
     amqp_url: Option<String>,
+    amqp_url_file: Option<PathBuf>,
+    amqp_username_file: Option<PathBuf>,
+    amqp_password_file: Option<PathBuf>,
+    amqp_ca_file: Option<PathBuf>,
+    amqp_cert_file: Option<PathBuf>,
+    amqp_key_file: Option<PathBuf>,
     exchange: String,
     pub(crate) listen: String,
     name: String,
     ordering: Ordering,
     lease_seconds: u64,
-    /// Declare the exchange and all queues at every connection.
-    declare: bool,
-    /// What `declare` declares beside the exchange.
+    topology: TopologyMode,
+    /// Beside the one that is published to, or how that one is.
+    exchanges: Vec<ExchangeTopology>,
     queues: Vec<QueueTopology>,
     /// Empty if no replies are awaited.
     reply_queue: String,
     reply_queue_kind: QueueKind,
     source: String,
-    lane: i16,
+    /// Where messages of certain types go.
+    routes: Vec<Route>,
     page: usize,
     wave: usize,
     confirm_seconds: u64,
@@ -97,18 +140,26 @@ impl Default for Settings {
         let days = |age: Duration| age.as_secs() / DAY;
         Self {
             database_url: None,
+            database_url_file: None,
             amqp_url: None,
+            amqp_url_file: None,
+            amqp_username_file: None,
+            amqp_password_file: None,
+            amqp_ca_file: None,
+            amqp_cert_file: None,
+            amqp_key_file: None,
             exchange: options.exchange,
             listen: "127.0.0.1:9464".into(),
             name: options.name,
             ordering: options.ordering,
             lease_seconds: options.lease.as_secs(),
-            declare: true,
+            topology: TopologyMode::default(),
+            exchanges: Vec::new(),
             queues: Vec::new(),
             reply_queue: replies.name,
             reply_queue_kind: replies.kind,
             source: options.source,
-            lane: options.lane,
+            routes: options.routes,
             page: options.page,
             wave: options.wave,
             confirm_seconds: options.confirm_deadline.as_secs(),
@@ -162,8 +213,16 @@ impl Settings {
         }
     }
 
+    /// Read anew at each call, if it is in a file.
     pub(crate) fn database(&self) -> Result<PgConnectOptions, String> {
-        let url = self.database_url.as_deref().ok_or("no database: set DATABASE_URL or --database-url")?;
+        let url = match (&self.database_url, &self.database_url_file) {
+            (Some(_), Some(_)) => return Err(both("database_url")),
+            (Some(url), None) => url.clone(),
+            (None, Some(file)) => std::fs::read_to_string(file)
+                .map_err(|error| format!("cannot read `database_url_file`, {}: {error}", file.display()))?,
+            (None, None) => return Err("no database: set DATABASE_URL or --database-url".to_owned()),
+        };
+        let url = url.trim();
         let invalid = "the database URL is not valid; it looks like postgres://user:password@host:5432/database";
         if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             return Err(invalid.to_owned());
@@ -172,29 +231,76 @@ impl Settings {
         url.parse().map_err(|_| invalid.to_owned())
     }
 
-    pub(crate) fn amqp_url(&self) -> Result<AmqpUrl, String> {
-        let url = self.amqp_url.as_deref().ok_or("no broker: set AMQP_URL or --amqp-url")?;
-        url.parse().map_err(|error: amends_relay::RelayError| error.to_string())
+    pub(crate) fn has_database_file(&self) -> bool {
+        self.database_url_file.is_some()
+    }
+
+    /// Every file is read once, so that a wrong one is known at the start.
+    pub(crate) fn broker(&self) -> Result<Broker, String> {
+        let mut broker = match (&self.amqp_url, &self.amqp_url_file) {
+            (Some(_), Some(_)) => return Err(both("amqp_url")),
+            (Some(url), None) => url.parse().map_err(|error: amends_relay::RelayError| error.to_string())?,
+            (None, Some(file)) => Broker::at_url_in(file),
+            (None, None) => return Err("no broker: set AMQP_URL or --amqp-url".to_owned()),
+        };
+        if let Some(file) = &self.amqp_username_file {
+            broker = broker.username_file(file);
+        }
+        if let Some(file) = &self.amqp_password_file {
+            broker = broker.password_file(file);
+        }
+        if let Some(file) = &self.amqp_ca_file {
+            broker = broker.ca_file(file);
+        }
+        match (&self.amqp_cert_file, &self.amqp_key_file) {
+            (Some(certificate), Some(key)) => broker = broker.client_certificate(certificate, key),
+            (None, None) => {}
+            _ => return Err("`amqp_cert_file` and `amqp_key_file` are of use only together".to_owned()),
+        }
+        broker.check().map_err(|error| error.to_string())?;
+        Ok(broker)
+    }
+
+    /// Everything that the relay publishes to and consumes, for one look at it.
+    pub(crate) fn whole_topology(&self, mode: TopologyMode) -> Topology {
+        let options = self.relay_options();
+        let mut topology = options.topology;
+        let routed = self.routes.iter().filter_map(|route| route.exchange.as_deref());
+        for exchange in routed.filter(|_| mode == TopologyMode::Verify) {
+            // Of others, perhaps: it is looked for, and not declared.
+            if topology.exchanges.iter().all(|known| known.name != exchange) {
+                topology.exchanges.push(exchange.into());
+            }
+        }
+        topology.queues.extend(options.replies.map(|replies| replies.topology(&self.exchange)));
+        Topology { mode, ..topology }
+    }
+
+    fn topology(&self) -> Topology {
+        let mut exchanges = self.exchanges.clone();
+        if !exchanges.iter().any(|exchange| exchange.name == self.exchange) {
+            exchanges.insert(0, self.exchange.as_str().into());
+        }
+        let mut queues = self.queues.clone();
+        for queue in queues.iter_mut().filter(|queue| queue.exchange.is_empty() && !queue.patterns.is_empty()) {
+            queue.exchange.clone_from(&self.exchange);
+        }
+        Topology { exchanges, queues, mode: self.topology }
     }
 
     pub(crate) fn relay_options(&self) -> RelayOptions {
-        let topology = if self.declare {
-            Topology { exchanges: vec![self.exchange.clone()], queues: self.queues.clone() }
-        } else {
-            Topology::default()
-        };
         let replies = ReplyQueue {
             name: self.reply_queue.clone(),
             kind: self.reply_queue_kind,
-            declare: self.declare,
+            declare: self.topology == TopologyMode::Declare,
             ..ReplyQueue::default()
         };
         RelayOptions {
             name: self.name.clone(),
-            lane: self.lane,
+            routes: self.routes.clone(),
             exchange: self.exchange.clone(),
             source: self.source.clone(),
-            topology,
+            topology: self.topology(),
             replies: (!replies.name.is_empty()).then_some(replies),
             ordering: self.ordering,
             lease: Duration::from_secs(self.lease_seconds),
@@ -218,6 +324,10 @@ impl Settings {
             payloads: days(self.keep_payloads_days),
         }
     }
+}
+
+fn both(setting: &str) -> String {
+    format!("`{setting}` and `{setting}_file` are both set; use one of them")
 }
 
 /// One line a mistake; values are left out, since one of them may be a password.
@@ -244,4 +354,19 @@ fn describe(error: &figment::Error) -> String {
         }
     });
     problems.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_in_the_documentation_can_be_read() {
+        let page = include_str!("../../../../docs/RELAY.md");
+        let toml = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let settings = Figment::from(Serialized::defaults(Settings::default())).merge(Toml::string(toml));
+        let topology = settings.extract::<Settings>().unwrap().topology();
+        assert_eq!(topology.exchanges[0].name, "orders");
+        assert_eq!((topology.queues[0].exchange.as_str(), topology.queues[0].delivery_limit), ("orders", Some(5)));
+    }
 }

@@ -14,6 +14,7 @@ use crate::relay::wave::{Verdict, decide};
 pub(super) struct Flight {
     /// Which wave of the window; `None` if they are held ones.
     pub(super) wave: Option<usize>,
+    pub(super) channel: usize,
     pub(super) seqs: Vec<i64>,
     pub(super) answers: Vec<Answer>,
 }

@@ -1,12 +1,14 @@
 //! The messages, and a relay's window of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use amends::{MessageId, OutboxMessage};
 use amends_postgres::cursor::{Page, Sequenced};
 use chrono::DateTime;
 use uuid::Uuid;
 
+use super::relays::CHANNELS;
 use crate::relay::wave::Verdict;
 use crate::relay::window::{Left, Ordering, Wave, Window};
 
@@ -37,7 +39,8 @@ pub(super) enum Op {
         seqs: Vec<i64>,
         held: BTreeSet<char>,
     },
-    TakeWave,
+    /// For which channel.
+    TakeWave(usize),
     /// Which messages of a wave were published.
     Judge {
         wave: usize,
@@ -65,12 +68,12 @@ impl Log {
     }
 
     pub(super) fn open(&self, keys: &'static str, ordering: Ordering, most: usize) -> Open {
-        let (window, ops, waves) = (Window::new(ordering), Vec::new(), Vec::new());
+        let (window, ops, waves) = (Window::new(ordering, CHANNELS), Vec::new(), Vec::new());
         let mut open = Open { ops, keys, most, window, waves };
         for op in &self.0 {
             match op.clone() {
                 Op::Push { seqs, held } => open.push(seqs, held),
-                Op::TakeWave => drop(open.take_wave()),
+                Op::TakeWave(channel) => drop(open.take_wave(channel)),
                 Op::Judge { wave, published } => open.judge(wave, published),
                 Op::Settle => drop(open.settle()),
             }
@@ -82,18 +85,18 @@ impl Log {
 impl Open {
     pub(super) fn push(&mut self, seqs: Vec<i64>, held: BTreeSet<char>) {
         let page = Page::of(seqs.iter().map(|seq| message(self.keys, *seq)).collect());
-        self.window.push(page, |key| key.chars().all(|key| held.contains(&key)));
+        self.window.push(page, |key| key.chars().all(|key| held.contains(&key)), |_| "e".into());
         self.ops.push(Op::Push { seqs, held });
     }
 
     /// The next wave's number, and its messages.
-    pub(super) fn take_wave(&mut self) -> Option<(usize, Vec<i64>)> {
+    pub(super) fn take_wave(&mut self, channel: usize) -> Option<(usize, Vec<i64>)> {
         let pending = self.window.pending();
-        let wave = self.window.next_wave(self.most);
-        let seqs = wave.as_ref().map(|wave| self.window.messages(wave).map(|message| message.seq).collect());
+        let wave = self.window.next_wave(self.most, channel, |_| None);
+        let seqs = wave.as_ref().map(|wave| wave.messages().map(|message| message.seq).collect());
         // Without a wave, too: what waits behind a refused message is left.
         if wave.is_some() || self.window.pending() < pending {
-            self.ops.push(Op::TakeWave);
+            self.ops.push(Op::TakeWave(channel));
             self.waves.push(wave);
         }
         seqs.map(|seqs| (self.waves.len() - 1, seqs))
@@ -101,11 +104,11 @@ impl Open {
 
     pub(super) fn judge(&mut self, wave: usize, published: Vec<bool>) {
         let verdict = |published: &bool| if *published { Verdict::Published } else { Verdict::Refused(String::new()) };
-        self.window.judge(self.waves[wave].as_ref().unwrap(), published.iter().map(verdict).collect());
+        self.window.judge(self.waves[wave].take().unwrap(), published.iter().map(verdict).collect());
         self.ops.push(Op::Judge { wave, published });
     }
 
-    pub(super) fn settle(&mut self) -> Option<(Page, Vec<Left>)> {
+    pub(super) fn settle(&mut self) -> Option<(Arc<Page>, Vec<Left>)> {
         let settled = self.window.settled()?;
         self.ops.push(Op::Settle);
         Some(settled)

@@ -48,7 +48,7 @@ impl Relays {
 }
 
 const WAVE: usize = 2;
-const CHANNELS: usize = 2;
+pub(super) const CHANNELS: usize = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct World {
@@ -173,10 +173,10 @@ impl Relays {
             it.read += seqs.len() as i64;
             open.push(seqs, it.held_keys.clone());
         }
-        while it.flights.len() < CHANNELS
-            && let Some((wave, seqs)) = open.take_wave()
-        {
-            let flight = Flight { wave: Some(wave), seqs, answers: Vec::new() };
+        let idle = (0..CHANNELS).filter(|channel| it.flights.iter().all(|flight| flight.channel != *channel));
+        for channel in idle.collect::<Vec<_>>() {
+            let Some((wave, seqs)) = open.take_wave(channel) else { continue };
+            let flight = Flight { wave: Some(wave), channel, seqs, answers: Vec::new() };
             if self.mistake == Some(Mistake::MovesBeforeTheConfirm) {
                 open.judge(wave, vec![true; flight.seqs.len()]);
                 orphans.push(flight);
@@ -303,7 +303,7 @@ impl Model for Relays {
             }
             Action::Launch(relay) => _ = self.launch(&mut world.relays[relay], &mut world.orphans),
             Action::RetryHeld(relay) => {
-                let flight = Flight { wave: None, seqs: self.due(&world), answers: Vec::new() };
+                let flight = Flight { wave: None, channel: 0, seqs: self.due(&world), answers: Vec::new() };
                 world.relays[relay].flights.push(flight);
             }
             Action::Answer { relay, flight, answer } => {
@@ -358,7 +358,9 @@ impl Model for Relays {
                 (0..world.queue.len()).all(|at| !world.queue[at..].iter().any(|seq| is_early(&world.queue[at], seq)))
             }),
             Property::always(NEVER_BACK, |_, world: &World| !world.went_back),
-            Property::sometimes("a message is held", |_, world: &World| !world.held.is_empty()),
+            Property::sometimes("a message is held, if the broker refuses any", |model: &Self, world: &World| {
+                model.refusals == 0 || !world.held.is_empty()
+            }),
         ]
     }
 }

@@ -1,0 +1,211 @@
+//! A delivery until it is settled: tried, tried again, acknowledged, or buried with the reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::message::Delivery;
+use lapin::options::BasicAckOptions;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::Inner;
+use super::attempt::{Verdict, attempt};
+use super::handler::HandlerError;
+use super::lines::Arrived;
+use crate::broker::soon;
+use crate::{Incoming, RelayError, telemetry};
+
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What every delivery of a session shares.
+pub(super) struct Settling<'a> {
+    pub(super) consumer: &'a Arc<Inner>,
+    /// Whoever pauses before it tries again takes no place; the prefetch bounds how many there are.
+    pub(super) places: Semaphore,
+    pub(super) shutdown: &'a CancellationToken,
+}
+
+/// Pauses that grow, with jitter.
+struct Pauses {
+    next: Duration,
+    longest: Duration,
+}
+
+impl Settling<'_> {
+    /// Handles a delivery alone until it is settled; at shutdown it is left to be delivered again. The answer is the line in
+    /// which others wait behind it.
+    pub(super) async fn alone(&self, arrived: Arrived) -> Result<Option<String>, RelayError> {
+        let Arrived { delivery, message, line } = arrived;
+        let (verdict, attempts) = match message {
+            Err(reason) => (Verdict::Rejected(reason), 0),
+            Ok(message) => match self.decide(message).await {
+                Some(decided) => decided,
+                None => return Ok(None),
+            },
+        };
+        Ok(if self.conclude(&delivery, &verdict, attempts).await? { line } else { None })
+    }
+
+    /// Handles a batch. If it fails, its messages come back, to be handled alone; at shutdown they are left.
+    pub(super) async fn together(&self, batch: Vec<Arrived>) -> Result<Vec<Arrived>, RelayError> {
+        let messages: Result<Arc<[Incoming]>, &String> =
+            batch.iter().map(|arrived| arrived.message.as_ref().cloned()).collect();
+        let Ok(messages) = messages else { return Ok(batch) };
+        let mut pauses = self.pauses();
+        let verdicts = loop {
+            let Some(tried) = self.attempt(&messages, 1).await else { return Ok(Vec::new()) };
+            match tried {
+                Ok(verdicts) => break verdicts,
+                Err(HandlerError::Unavailable(_)) => {
+                    if !self.pause(&mut pauses).await {
+                        return Ok(Vec::new());
+                    }
+                }
+                Err(_) => return Ok(batch),
+            }
+        };
+        for (arrived, verdict) in batch.iter().zip(&verdicts) {
+            if !self.conclude(&arrived.delivery, verdict, 1).await? {
+                break;
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Tries until there is a verdict, or `None` at shutdown; with the attempts that it took.
+    async fn decide(&self, message: Incoming) -> Option<(Verdict, u32)> {
+        let limit = self.consumer.settings.attempts;
+        let messages: Arc<[Incoming]> = Arc::new([message]);
+        let mut pauses = self.pauses();
+        let mut attempts: u32 = 0;
+        loop {
+            let number = attempts.saturating_add(1);
+            match self.attempt(&messages, number).await? {
+                Ok(verdicts) => return verdicts.into_iter().next().map(|verdict| (verdict, number)),
+                Err(HandlerError::Reject(reason)) => return Some((Verdict::Rejected(reason), number)),
+                Err(HandlerError::Unavailable(_)) => {}
+                Err(HandlerError::Retry(_)) if limit == u32::MAX => {}
+                Err(error @ HandlerError::Retry(_)) => {
+                    attempts = number;
+                    if attempts >= limit {
+                        return Some((
+                            Verdict::Rejected(format!("it failed {attempts} times, at last: {error}")),
+                            attempts,
+                        ));
+                    }
+                }
+            }
+            // Tried again here, so that the messages behind it do not overtake it.
+            if !self.pause(&mut pauses).await {
+                return None;
+            }
+        }
+    }
+
+    /// `None` at shutdown.
+    async fn attempt(&self, messages: &Arc<[Incoming]>, number: u32) -> Option<Result<Vec<Verdict>, HandlerError>> {
+        let _place = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return None,
+            place = self.places.acquire() => place,
+        };
+        let tried = attempt(self.consumer, messages, number).await;
+        if let Err(error @ (HandlerError::Retry(_) | HandlerError::Unavailable(_))) = &tried {
+            let first = messages.first().map(|message| message.id.as_str());
+            tracing::warn!(consumer = self.consumer.name, message = first, attempt = number, %error, "cannot handle a message now");
+            self.count("retried");
+        }
+        Some(tried)
+    }
+
+    /// Tells the broker; `false` at shutdown, if it was not told.
+    async fn conclude(&self, delivery: &Delivery, verdict: &Verdict, attempts: u32) -> Result<bool, RelayError> {
+        let result = match verdict {
+            Verdict::Done => "handled",
+            Verdict::Duplicate => "duplicate",
+            Verdict::Rejected(reason) => {
+                if !self.bury(delivery, reason, attempts).await {
+                    return Ok(false);
+                }
+                "rejected"
+            }
+        };
+        self.count(result);
+        // After the commit, or the broker's word: a message whose acknowledgement is lost comes again and is recognised.
+        soon("acknowledge", delivery.acker.ack(BasicAckOptions::default())).await?;
+        Ok(true)
+    }
+
+    /// Until a queue has it: a message that has nowhere to go is kept, and holds up its line, rather than be lost.
+    async fn bury(&self, delivery: &Delivery, reason: &str, attempts: u32) -> bool {
+        let mut pauses = self.pauses();
+        loop {
+            let id = delivery.properties.message_id().as_ref().map(lapin::types::ShortString::as_str);
+            match self.consumer.dead_letters.bury(delivery, reason, attempts).await {
+                Ok(()) => {
+                    tracing::error!(
+                        consumer = self.consumer.name,
+                        message = id,
+                        reason,
+                        "a message became a dead letter"
+                    );
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(
+                        consumer = self.consumer.name,
+                        message = id,
+                        reason,
+                        %error,
+                        "a message can neither be handled nor sent to the dead letters; it is kept, and tried again"
+                    );
+                    self.count("kept");
+                }
+            }
+            if !self.pause(&mut pauses).await {
+                return false;
+            }
+        }
+    }
+
+    fn count(&self, result: &'static str) {
+        metrics::counter!(telemetry::HANDLED, "consumer" => self.consumer.name.clone(), "result" => result)
+            .increment(1);
+    }
+
+    fn pauses(&self) -> Pauses {
+        Pauses { next: SHORTEST_PAUSE, longest: self.consumer.settings.longest_pause }
+    }
+
+    /// `false` at shutdown.
+    async fn pause(&self, pauses: &mut Pauses) -> bool {
+        tokio::select! {
+            () = sleep(pauses.take()) => true,
+            () = self.shutdown.cancelled() => false,
+        }
+    }
+}
+
+impl Pauses {
+    fn take(&mut self) -> Duration {
+        let pause = self.next.min(self.longest).mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.next = self.next.saturating_mul(2).min(self.longest);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_the_longest_and_differ() {
+        let mut pauses = Pauses { next: SHORTEST_PAUSE, longest: Duration::from_secs(1) };
+        let taken: Vec<Duration> = (0..20).map(|_| pauses.take()).collect();
+        let between = |pause: Duration, low, high| pause.as_millis() >= low && pause.as_millis() <= high;
+        assert!(between(taken[0], 50, 100) && between(taken[1], 100, 200), "{taken:?}");
+        assert!(taken[4..].iter().all(|&pause| between(pause, 500, 1000)), "{taken:?}");
+        assert!(taken[4..].windows(2).any(|two| two[0] != two[1]), "{taken:?}");
+    }
+}

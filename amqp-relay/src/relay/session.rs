@@ -1,0 +1,87 @@
+//! A lane for as long as one connection to the broker and one to the database hold.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use amends_postgres::Hints;
+use amends_postgres::cursor::Lane;
+use sqlx::PgPool;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::broker::{self, AmqpUrl};
+use crate::relay::state::Gate;
+use crate::relay::wake::Wake;
+use crate::relay::{RelayOptions, RelayState, jitter, pump};
+use crate::{RelayError, telemetry};
+
+/// The longest pause before a lane is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A relay's claim to a lane.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) pool: PgPool,
+    pub(super) url: AmqpUrl,
+    pub(super) hints: Hints,
+    pub(super) relay: Uuid,
+    pub(super) options: RelayOptions,
+    pub(super) lane: i16,
+    pub(super) state: Arc<RelayState>,
+}
+
+impl Session {
+    /// Reads the lane until `stop`, through every failure: it backs off, connects anew and goes on from the cursor. What had no
+    /// confirm by then is published again. It ends early if another relay has the lane.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut pause = Duration::from_millis(100);
+        while !stop.is_cancelled() {
+            let (error, did_work) = match self.once(&stop).await {
+                Ok(()) => return,
+                Err(failed) => failed,
+            };
+            if did_work {
+                pause = Duration::from_millis(100);
+            }
+            tracing::warn!(lane = self.lane, %error, retry_in = ?pause, "the relay's session ended; connecting anew");
+            metrics::counter!(telemetry::RECONNECTS).increment(1);
+            tokio::select! {
+                () = sleep(pause.mul_f64(jitter())) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// The broker comes first: a relay that cannot publish must not hold the lane.
+    async fn once(&self, stop: &CancellationToken) -> Result<(), (RelayError, bool)> {
+        let options = &self.options;
+        let name = format!("{} lane {}", options.name, self.lane);
+        let connection = broker::connect(&self.url, &name).await.map_err(|error| (error, false))?;
+        let worked = match Lane::acquire(&self.pool, self.lane, self.relay, &options.name, options.lease).await {
+            Ok(Some(lane)) => self.work(lane, &connection, stop).await.map_err(|error| (error, true)),
+            Ok(None) => Ok(()),
+            Err(error) => Err((error.into(), false)),
+        };
+        broker::close(&connection).await;
+        worked
+    }
+
+    async fn work(
+        &self,
+        mut lane: Lane,
+        connection: &lapin::Connection,
+        stop: &CancellationToken,
+    ) -> Result<(), RelayError> {
+        metrics::gauge!(telemetry::ACTIVE).increment(1.0);
+        let wake = Wake::new(self.hints.outbox(), self.options.poll);
+        let gate = Gate::new(&self.state, self.lane);
+        let result = pump::run(&mut lane, connection, &self.options, gate, wake, stop).await;
+        metrics::gauge!(telemetry::ACTIVE).decrement(1.0);
+        // A lane that was lost is not ours to release; otherwise others need not wait.
+        if let Err(error) = lane.release().await {
+            tracing::warn!(%error, "cannot release the lane; another relay takes it when the lease has run out");
+        }
+        result
+    }
+}
