@@ -32,3 +32,10 @@ create view amends.debezium_outbox as
 
 comment on view amends.debezium_outbox is
     'The outbox in the columns of Debezium''s outbox event router. A view has no WAL: for tools that query, and for the initial copy.';
+
+-- What no broker could take must not get into the outbox, in whatever language it is published: AMQP has 255 bytes for a name, and
+-- all properties must fit into one frame. The library is stricter, and says more. Rows that are there already are not looked at.
+alter table amends.outbox add constraint outbox_fits check (
+    octet_length(topic) <= 255 and octet_length(name) <= 255 and octet_length(content_type) <= 255
+    and octet_length(headers::text) + 3 * coalesce(octet_length(key), 0) <= 98304
+) not valid;

@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use amends::{Codec, Encoding, EncodingError, MAX_PAYLOAD_BYTES, Message, OutboxMessage, Payloads};
+use amends::{Codec, Encoding, EncodingError, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Message, OutboxMessage, Payloads};
 use amends_postgres::testing::TestDatabase;
 use amends_postgres::{Outbox, PgPayloads};
 use amends_relay::{Consumer, Handler, HandlerError, Incoming, QueueTopology, Unpacking};
@@ -181,6 +181,35 @@ async fn a_consumer_that_cannot_read_a_payload_leaves_it_to_the_dead_letters_and
     assert_eq!(header("content-encoding"), Some(AMQPValue::LongString("xor".into())));
     assert_eq!(header("xor-key"), Some(AMQPValue::LongString("7".into())));
     without.stop().await;
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_message_that_may_be_published_arrives() {
+    let mut world = with_table().await;
+    let queue = world.queue("large", &["#"]);
+    let relay = world.relay(world.options(vec![queue.clone()]));
+    let longest = "n".repeat(MAX_NAME_BYTES);
+    let mut message = OutboxMessage {
+        topic: longest.clone(),
+        name: longest.clone(),
+        content_type: longest.clone(),
+        payload: vec![b'x'; MAX_PAYLOAD_BYTES],
+        key: Some("k".repeat(10_000)),
+        headers: Headers::from([("tracestate".into(), "t".repeat(10_000)), ("h".into(), String::new())]),
+        ..OutboxMessage::new(&MeterRead { meter: 1 }).unwrap()
+    };
+    while message.check().is_ok() {
+        message.headers.get_mut("h").unwrap().push_str("0123456789");
+    }
+    let fits = message.headers["h"].len() - 10;
+    message.headers.get_mut("h").unwrap().truncate(fits);
+    publish(world.pool(), message.clone()).await;
+
+    let got = world.drain(&queue, 1).await;
+
+    assert_eq!((got[0].topic.as_str(), got[0].payload.len()), (longest.as_str(), MAX_PAYLOAD_BYTES));
     relay.stop().await;
     world.clean_up().await;
 }

@@ -38,6 +38,8 @@ impl Street {
         let replies = format!("{}-replies", world.name);
         let relay = Some(world.relay(world.options(vec![parcels.clone()])));
         world.until_consumed(&replies).await;
+        // It declares its queues before it takes the lane; to get from a queue that is not there would close the channel.
+        until(world.pool(), "select exists (select from amends.cursor where epoch > 0)").await;
         let (sagas, worker) = courier::shop(world.pool(), &definition);
         Self { world, parcels, replies, relay, sagas, worker, definition }
     }

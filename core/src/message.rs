@@ -46,8 +46,8 @@ pub trait Message: Sized + Send + Sync {
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// The longest topic, name, content type and name of a header, in bytes: AMQP has no room for more.
 pub const MAX_NAME_BYTES: usize = 255;
-/// The most that the headers and the key of a message take, in bytes: 64 KiB. All properties of a message must fit into one
-/// frame of the broker, which is 128 KiB by default, with those that the relay adds.
+/// The most that the headers of a message take, in bytes, with its key, which counts three times: 64 KiB. All properties of a
+/// message must fit into one frame of the broker, which is 128 KiB by default, with those that the relay adds.
 pub const MAX_HEADERS_BYTES: usize = 64 << 10;
 
 /// The header with the encodings of the payload, in the order in which they were applied; see [`Codec`](crate::Codec). The
@@ -128,13 +128,23 @@ impl OutboxMessage {
         for name in self.headers.keys() {
             within("headers: a name", name.len(), MAX_NAME_BYTES, shorter)?;
         }
-        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let advice = "move what does not route or trace the message into its payload";
-        within("headers and the key", headers + self.key.as_ref().map_or(0, String::len), MAX_HEADERS_BYTES, advice)?;
+        within("headers and the key", self.headers_bytes(), MAX_HEADERS_BYTES, advice)?;
         let texts = [("topic", Some(&self.topic)), ("name", Some(&self.name)), ("key", self.key.as_ref())];
         match texts.iter().find(|(_, text)| text.is_some_and(|text| text.contains('\0'))) {
             Some((part, _)) => Err(Error::Json { what: of(part), source: JsonError::Nul }),
             None => Ok(()),
         }
+    }
+
+    /// As the relay sends them: the key is also the event's subject and its partition key, and the trace an attribute.
+    fn headers_bytes(&self) -> usize {
+        /// The length of a name, the type and the length of a value.
+        const FRAMING: usize = 6;
+        let size = |(name, value): (&String, &String)| {
+            let times = if ["traceparent", "tracestate"].contains(&name.as_str()) { 2 } else { 1 };
+            times * (FRAMING + name.len() + value.len())
+        };
+        self.headers.iter().map(size).sum::<usize>() + 3 * self.key.as_ref().map_or(0, String::len)
     }
 }

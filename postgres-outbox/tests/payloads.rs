@@ -47,6 +47,22 @@ async fn what_does_not_fit_is_refused_before_anything_is_written_and_the_transac
 }
 
 #[tokio::test]
+async fn who_publishes_in_sql_is_refused_what_no_broker_could_take() {
+    let database = TestDatabase::create().await;
+    let publish = "select amends.publish($1, '{}', key => $2, headers => jsonb_build_object('h', $3::text))";
+    let pool = database.pool();
+    let published = |topic: usize, key: usize, header: usize| async move {
+        let text = |bytes| "x".repeat(bytes);
+        let query = sqlx::query(publish).bind(text(topic)).bind(text(key)).bind(text(header));
+        query.execute(pool).await.map_err(|error| error.into_database_error().unwrap().constraint().unwrap().to_owned())
+    };
+    assert!(published(255, 10_000, 60_000).await.is_ok());
+    for (topic, key, header) in [(256, 1, 1), (1, 33_000, 1), (1, 1, 98_304)] {
+        assert_eq!(published(topic, key, header).await.unwrap_err(), "outbox_fits");
+    }
+}
+
+#[tokio::test]
 async fn a_large_payload_is_kept_once_and_its_message_carries_the_reference() {
     let database = TestDatabase::create().await;
     let pool = database.pool();
