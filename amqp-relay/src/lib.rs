@@ -52,4 +52,3 @@ pub use topology::{
     Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,
     QueueTopology, Topology, TopologyMode,
 };
-pub use unpacking::Unpacking;
