@@ -4,6 +4,9 @@
 drop function amends.restart_lane(smallint, bigint);
 alter table amends.outbox drop column lane;
 
+alter table amends.held_message add column exchange text;
+comment on column amends.held_message.exchange is 'Where an operator has sent it instead.';
+
 create table amends.layout (
     one        boolean     not null default true primary key check (one),
     lanes      smallint    not null default 1 check (lanes between 1 and 64),

@@ -19,6 +19,8 @@
 /// Compiles the examples of the pages.
 #[cfg(doctest)]
 mod pages {
+    #[doc = include_str!("../../docs/EVENTS.md")]
+    mod events {}
     #[doc = include_str!("../../docs/CONSUMERS.md")]
     mod consumers {}
     #[doc = include_str!("../../docs/PARTICIPANTS.md")]
@@ -46,7 +48,9 @@ pub use envelope::{KEY_HEADER, SEQ_HEADER};
 pub use error::RelayError;
 pub use incoming::Incoming;
 pub use participant::Work;
-pub use relay::{Ordering, Relay, RelayBuilder, RelayOptions, RelayState, Route};
+pub use relay::{
+    Ordering, REPLAYED_HEADER, Relay, RelayBuilder, RelayOptions, RelayState, Replay, Replayed, Route, Trouble,
+};
 pub use replies::{OUTCOME_HEADER, ReplyQueue};
 pub use topology::{
     Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,

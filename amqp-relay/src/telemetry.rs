@@ -8,6 +8,10 @@ pub const REFUSED: &str = "amends_relay_refused_total";
 pub const DELAY_SECONDS: &str = "amends_relay_delay_seconds";
 /// Connections to the broker that had to be made anew.
 pub const RECONNECTS: &str = "amends_relay_reconnects_total";
+/// 1 while this relay has a connection to the broker and finds there what it needs, else 0.
+pub const CONNECTED: &str = "amends_relay_connected";
+/// Of how many lanes the broker takes no messages now, for want of memory or disk.
+pub const BLOCKED: &str = "amends_relay_blocked";
 /// How many lanes this relay reads.
 pub const ACTIVE: &str = "amends_relay_active";
 /// Messages not published yet, by `lane`.

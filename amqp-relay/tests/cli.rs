@@ -33,6 +33,7 @@ fn wrong_settings_are_named_with_the_right_ones() {
     assert_one_clear_line(&["run"], &database, &["no broker", "AMQP_URL"]);
     assert_one_clear_line(&["run", "--amqp-url", "http://u:s3cret@x"], &database, &["http", "amqp://user"]);
     assert_one_clear_line(&["run", "--ordering", "random"], &database, &["ordering", "strict", "pipelined"]);
+    assert_one_clear_line(&["run", "--topology", "guess"], &database, &["topology", "declare", "verify", "off"]);
     assert_one_clear_line(&["status"], &[("AMENDS_WAEV", "1")], &["waev", "wave"]);
     assert_one_clear_line(&["status"], &[("AMENDS_PAGE", "0")], &["page", "greater than 0"]);
     assert_one_clear_line(&["status", "--reply-queue", "replies.#"], &[], &["reply_queue", "`#`"]);
@@ -80,4 +81,43 @@ async fn a_role_without_permission_is_told_so() {
     assert_one_clear_line(&["status"], &env, &["permission denied", "grant"]);
     assert_one_clear_line(&["migrate"], &env, &["permission denied"]);
     run_sql(format!("drop role {role}")).await.unwrap();
+}
+
+#[test]
+fn files_with_secrets_that_cannot_be_used_are_named_and_what_is_in_them_is_not_shown() {
+    let dir = std::env::temp_dir().join(format!("amends-cli-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&dir).unwrap();
+    let file = dir.join("file");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let file = file.to_str().unwrap();
+    let env = [("DATABASE_URL", "postgres://u@127.0.0.1:1/orders"), ("AMQP_URL", "amqps://u:s3cret@localhost/")];
+    let (database, url) = ([env[0]], "amqps://u:s3cret@localhost/");
+    assert_one_clear_line(&["run", "--amqp-url-file", file], &env, &["amqp_url", "use one"]);
+    assert_one_clear_line(&["run", "--database-url-file", file], &env, &["database_url", "use one"]);
+    assert_one_clear_line(&["status", "--database-url-file", "/nowhere"], &[], &["database_url_file", "/nowhere"]);
+    assert_one_clear_line(&["status", "--database-url-file", file], &[], &["database URL", "postgres://user"]);
+    assert_one_clear_line(&["run", "--amqp-url-file", file], &database, &["AMQP URL", "amqp://user"]);
+    assert_one_clear_line(&["run", "--amqp-password-file", "/nowhere"], &env, &["password", "/nowhere"]);
+    assert_one_clear_line(&["run", "--amqp-ca-file", file], &env, &["CA", file, "BEGIN CERTIFICATE"]);
+    assert_one_clear_line(
+        &["run", "--amqp-cert-file", file, "--amqp-url", url],
+        &database,
+        &["amqp_key_file", "together"],
+    );
+    assert_one_clear_line(
+        &["run", "--amqp-ca-file", file, "--amqp-url", "amqp://u:s3cret@localhost/"],
+        &database,
+        &["amqps://"],
+    );
+    std::fs::remove_dir_all(dir).unwrap();
+}
+
+#[tokio::test]
+async fn the_database_is_found_by_the_url_in_a_file() {
+    let database = TestDatabase::create().await;
+    let file = std::env::temp_dir().join(format!("amends-cli-{}", uuid::Uuid::new_v4()));
+    std::fs::write(&file, format!("{}\n", database.url())).unwrap();
+    let status = run(&["status", "--database-url-file", file.to_str().unwrap()], &[]);
+    std::fs::remove_file(file).unwrap();
+    assert!(status.status.success(), "{}", String::from_utf8_lossy(&status.stderr));
 }

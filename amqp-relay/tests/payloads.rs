@@ -25,20 +25,18 @@ type Headers = BTreeMap<String, String>;
 struct Xor(u8);
 
 impl Codec for Xor {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "xor"
     }
 
-    fn encode(&self, mut payload: Vec<u8>, headers: &mut Headers) -> Result<Vec<u8>, BoxError> {
+    fn encode(&self, payload: Vec<u8>, headers: &mut Headers) -> Result<Vec<u8>, BoxError> {
         headers.insert("xor-key".into(), self.0.to_string());
-        payload.iter_mut().for_each(|byte| *byte ^= self.0);
-        Ok(payload)
+        Ok(payload.into_iter().map(|byte| byte ^ self.0).collect())
     }
 
-    fn decode(&self, mut payload: Vec<u8>, headers: &Headers) -> Result<Vec<u8>, BoxError> {
+    fn decode(&self, payload: Vec<u8>, headers: &Headers) -> Result<Vec<u8>, BoxError> {
         let key: u8 = headers.get("xor-key").ok_or("no key")?.parse()?;
-        payload.iter_mut().for_each(|byte| *byte ^= key);
-        Ok(payload)
+        Ok(payload.into_iter().map(|byte| byte ^ key).collect())
     }
 }
 

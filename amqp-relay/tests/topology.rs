@@ -11,7 +11,7 @@ use amends_relay::{
 use lapin::BasicProperties;
 use lapin::options::BasicPublishOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString};
-use support::{World, publish, until_so};
+use support::{World, eventually, publish};
 
 /// What came of everything, by name.
 async fn report(topology: &Topology, mode: TopologyMode) -> Vec<(String, Result<Checked, RelayError>)> {
@@ -159,7 +159,7 @@ async fn verify_finds_what_is_missing_creates_nothing_and_says_what_it_cannot_se
             match result {
                 Ok(Checked::Unseen) => assert!(item.contains("binding"), "{item}"),
                 Ok(checked) => {
-                    assert!(checked == Checked::Exists && !item.contains(&missing.name), "{item}: {checked}")
+                    assert!(checked == Checked::Exists && !item.contains(&missing.name), "{item}: {checked}");
                 }
                 Err(error) => {
                     assert_eq!(item, format!("the queue `{}`", missing.name));
@@ -181,8 +181,10 @@ async fn a_relay_that_verifies_publishes_once_somebody_has_created_what_it_needs
     let declared = Topology { mode: TopologyMode::Declare, ..options.topology.clone() };
     let relay = world.relay(options);
     publish(world.pool(), "thing.happened", "k", 1..=3).await;
-    until_so("it is connected", || relay.relay.state().is_connected()).await;
-    assert!(!relay.relay.state().is_active(), "it publishes nothing that could be lost");
+    eventually("it says what is missing", || {
+        relay.relay.state().trouble().is_some_and(|trouble| trouble.to_string().contains("create what is missing"))
+    })
+    .await;
 
     declared.ensure(&World::url()).await.unwrap();
 
@@ -204,5 +206,45 @@ async fn a_kind_of_exchange_that_needs_a_plugin_is_named() {
     let text = outcomes[0].1.as_ref().unwrap_err().to_string();
     assert!(text.contains("x-no-such-kind") && text.contains("plugin"), "{text}");
     assert!(outcomes[1].1.is_ok(), "although the broker has closed the connection for the first");
+    world.clean_up().await;
+}
+
+/// The binary with these settings, on the broker that the tests share.
+fn amends_relay(world: &World, args: &[&str], settings: &str) -> std::process::Output {
+    let file = std::env::temp_dir().join(format!("{}.toml", world.name));
+    std::fs::write(&file, settings).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_amends-relay"))
+        .args(args)
+        .args(["--config", file.to_str().unwrap(), "--exchange", &world.name, "--listen", "127.0.0.1:0"])
+        .args(["--reply-queue", &format!("{}-replies", world.name)])
+        .env("DATABASE_URL", world.database.url())
+        .env("AMQP_URL", support::amqp_url())
+        .output()
+        .unwrap();
+    std::fs::remove_file(file).unwrap();
+    output
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_binary_tells_of_each_thing_of_its_settings_how_it_stands() {
+    let mut world = World::create().await;
+    let queue = world.queue("stock", &[]);
+    let settings = format!("[[queues]]\nname = '{}'\npatterns = ['stock.*']\nmax_length = 5\n", queue.name);
+    let text = |output: &std::process::Output| String::from_utf8_lossy(&output.stdout).into_owned();
+
+    let before = amends_relay(&world, &["topology"], &settings);
+    assert_eq!(before.status.code(), Some(1));
+    assert!(text(&before).contains(&format!("WRONG  the queue `{}`", queue.name)), "{}", text(&before));
+    let run = amends_relay(&world, &["run", "--topology", "verify"], &settings);
+    let said = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(run.status.code() == Some(1) && said.trim_end().lines().count() == 1, "{said}");
+    assert!(said.contains(&world.name) && said.contains("declare"), "{said}");
+
+    let declared = amends_relay(&world, &["topology", "--declare"], &settings);
+    assert!(declared.status.success() && !text(&declared).contains("WRONG"), "{}", text(&declared));
+    let after = amends_relay(&world, &["topology"], &settings);
+    assert!(after.status.success() && text(&after).contains(&format!("ok     the queue `{}`: exists", queue.name)));
+    send(&world, &world.name, "stock.low", &[]).await;
+    assert_eq!(world.take_all(&queue.name).await.len(), 1, "a queue without an exchange is bound to the relay's");
     world.clean_up().await;
 }

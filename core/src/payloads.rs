@@ -69,6 +69,8 @@ pub trait PayloadStore: Send + Sync + 'static {
 /// use std::collections::BTreeMap;
 /// use amends::{Codec, Message, Payloads};
 /// # use serde::{Serialize, Deserialize};
+/// # type BoxError = Box<dyn std::error::Error + Send + Sync>;
+/// # type Headers = BTreeMap<String, String>;
 ///
 /// /// Not a cipher that anybody should use.
 /// struct Flip;
@@ -77,23 +79,13 @@ pub trait PayloadStore: Send + Sync + 'static {
 ///     fn name(&self) -> &str {
 ///         "flip"
 ///     }
-///     fn encode(
-///         &self,
-///         mut payload: Vec<u8>,
-///         headers: &mut BTreeMap<String, String>,
-///     ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+///     fn encode(&self, payload: Vec<u8>, headers: &mut Headers) -> Result<Vec<u8>, BoxError> {
 ///         headers.insert("flip-key".into(), "255".into());
-///         payload.iter_mut().for_each(|byte| *byte ^= 255);
-///         Ok(payload)
+///         Ok(payload.into_iter().map(|byte| byte ^ 255).collect())
 ///     }
-///     fn decode(
-///         &self,
-///         mut payload: Vec<u8>,
-///         headers: &BTreeMap<String, String>,
-///     ) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+///     fn decode(&self, payload: Vec<u8>, headers: &Headers) -> Result<Vec<u8>, BoxError> {
 ///         let key: u8 = headers.get("flip-key").ok_or("no key")?.parse()?;
-///         payload.iter_mut().for_each(|byte| *byte ^= key);
-///         Ok(payload)
+///         Ok(payload.into_iter().map(|byte| byte ^ key).collect())
 ///     }
 /// }
 ///

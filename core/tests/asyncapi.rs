@@ -1,4 +1,4 @@
-//! The AsyncAPI document says what the types say.
+//! The `AsyncAPI` document says what the types say.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use amends::asyncapi::Document;
@@ -55,7 +55,7 @@ fn document() -> Document {
         .sends_bytes::<LabelPrinted>()
 }
 
-/// Validated with the JSON Schema that AsyncAPI publishes: `schemas/3.0.0.json` of `asyncapi/spec-json-schemas`.
+/// Validated with the JSON Schema that `AsyncAPI` publishes: `schemas/3.0.0.json` of `asyncapi/spec-json-schemas`.
 #[test]
 fn the_document_is_the_one_that_was_validated() {
     expect_test::expect_file!["asyncapi.json"].assert_eq(&format!("{}\n", document()));

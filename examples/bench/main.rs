@@ -3,6 +3,7 @@
 //! `cargo xtask bench --quick` prints a table and writes `target/bench/quick.json`, one flat object of numbers.
 
 mod broker;
+mod latency;
 mod sagas;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,12 @@ async fn measure(pool: &PgPool, scale: usize) -> Result<Results, Fault> {
     results.insert("raw_messages_per_second", raw);
     results.insert("relay_messages_per_second", strict);
     results.insert("relay_over_raw", strict / raw);
+
+    eprintln!("latency: idle, then under half of the relay's load …");
+    let mut latency = latency::Bench::start(pool, &url).await?;
+    results.insert("commit_to_consumer_p50_ms", latency.p50_ms(100, 0.0).await?);
+    results.insert("commit_to_consumer_p50_ms_half_load", latency.p50_ms(100, strict / 2.0).await?);
+    latency.finish().await?;
     Ok(results)
 }
 

@@ -28,6 +28,7 @@ use std::process::ExitCode;
 use amends::asyncapi::Document;
 use clap::Parser;
 use shop::service::Failure;
+use tracing_subscriber::EnvFilter;
 
 use crate::inventory::Inventory;
 use crate::order::Orders;
@@ -63,7 +64,16 @@ async fn main() -> ExitCode {
         );
         return ExitCode::SUCCESS;
     }
-    shop::service::run(choreograph(&args)).await
+    // What the clients of the broker say while it is left is no news.
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,lapin=off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match choreograph(&args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", shop::service::with_causes(&*error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn choreograph(args: &Args) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ async fn every_order_is_shipped_or_cancelled_and_paid_back() {
 
     world.remove().await.expect("the servers answer");
     let outcome = outcome.expect("all orders come to an end");
-    assert_eq!(outcome.broken, [String::new(); 0]);
+    assert!(outcome.broken.is_empty(), "{outcome}");
     // 6 cannot be paid and 7 cannot be delivered; of the 10 lamps that could be, some of the first 5 may have been reserved for Atlantis.
     assert_eq!(outcome.shipped + outcome.cancelled, 42);
     assert!((19 + 3..=19 + 5).contains(&outcome.shipped), "{outcome}");

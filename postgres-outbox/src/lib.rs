@@ -27,6 +27,7 @@ mod hook;
 mod inbox;
 mod load;
 mod lock;
+pub mod operator;
 mod outbox;
 mod partitions;
 mod payloads;

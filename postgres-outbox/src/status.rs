@@ -12,6 +12,8 @@ pub struct Overview {
     pub workers: Vec<WorkerLine>,
     /// Lanes of the outbox.
     pub lanes: Vec<LaneLine>,
+    /// What holds for all of them.
+    pub layout: LayoutLine,
 }
 
 /// How many sagas of a name are in a status.
@@ -59,6 +61,19 @@ pub struct LaneLine {
     pub moved_at: DateTime<Utc>,
 }
 
+/// What holds for all lanes.
+#[derive(Debug, Clone, FromRow)]
+pub struct LayoutLine {
+    /// How many lanes there are.
+    pub lanes: i16,
+    /// How many there will be, once the old ones have published what was there when that was asked for.
+    pub next_lanes: Option<i16>,
+    /// An operator has paused all relays.
+    pub paused: bool,
+    /// Relays that could publish.
+    pub relays: i64,
+}
+
 /// The lag is counted no further than this, so that asking is cheap however long the backlog is.
 pub const MAX_LAG_ROWS: i64 = 100_000;
 
@@ -67,7 +82,22 @@ pub const MAX_LAG_ROWS: i64 = 100_000;
 /// # Errors
 /// Returns the database's error.
 pub async fn overview(pool: &PgPool) -> Result<Overview, sqlx::Error> {
-    Ok(Overview { sagas: sagas(pool).await?, workers: workers(pool).await?, lanes: lanes(pool).await? })
+    Ok(Overview {
+        sagas: sagas(pool).await?,
+        workers: workers(pool).await?,
+        lanes: lanes(pool).await?,
+        layout: layout(pool).await?,
+    })
+}
+
+async fn layout(pool: &PgPool) -> Result<LayoutLine, sqlx::Error> {
+    sqlx::query_as(
+        "select lanes, next_lanes, paused,
+            (select count(*) from amends.relay where expires_at > clock_timestamp()) as relays
+         from amends.layout",
+    )
+    .fetch_one(pool)
+    .await
 }
 
 async fn sagas(pool: &PgPool) -> Result<Vec<SagaCount>, sqlx::Error> {

@@ -89,6 +89,9 @@ async fn an_old_payload_goes_unless_it_was_needed_again() {
     assert_eq!(store.get("young").await.unwrap().as_deref(), Some(&b"young"[..]));
 }
 
+/// Id, aggregatetype, aggregateid, type, payload, whether timestamp is the time of the row, tracingspancontext.
+type Row = (String, String, String, String, Vec<u8>, bool, Option<String>);
+
 #[tokio::test]
 async fn the_view_has_the_columns_of_debeziums_event_router() {
     let database = TestDatabase::create().await;
@@ -99,7 +102,6 @@ async fn the_view_has_the_columns_of_debeziums_event_router() {
     let mut conn = pool.acquire().await.unwrap();
     Outbox::publish_all(&mut conn, &[message.clone(), bare]).await.unwrap();
 
-    type Row = (String, String, String, String, Vec<u8>, bool, Option<String>);
     let rows: Vec<Row> = sqlx::query_as(
         "select d.id::text, aggregatetype, aggregateid, d.type, d.payload, d.timestamp = o.created_at, tracingspancontext
          from amends.debezium_outbox d join amends.outbox o using (seq) order by seq",

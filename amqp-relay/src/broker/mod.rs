@@ -7,6 +7,7 @@ use std::time::Duration;
 use lapin::options::ConfirmSelectOptions;
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::ShortString;
+use lapin::uri::AMQPScheme;
 use lapin::{Channel, Connection, ConnectionProperties, ErrorKind};
 use tokio::time::timeout;
 
@@ -45,18 +46,19 @@ pub(crate) async fn soon<T>(
 pub(crate) async fn connect(broker: &Broker, name: &str) -> Result<Connection, RelayError> {
     let access = broker.access().await?;
     let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let encrypted = access.uri.scheme == AMQPScheme::AMQPS;
     let runtime = lapin::runtime::default_runtime()?;
     let connecting = Connection::connect_uri_with_config(access.uri, properties, access.tls, runtime);
     let connected = timeout(ANSWER, connecting).await;
     let connected = connected.map_err(|_| RelayError::Deadline { what: "connect", limit: ANSWER })?;
     connected.map_err(|source| {
-        let (problem, mend) = explain(&source);
+        let (problem, mend) = explain(&source, encrypted);
         RelayError::Connect { broker: broker.to_string(), problem, mend, source: Box::new(source) }
     })
 }
 
 /// Why there is no connection, and what helps.
-fn explain(error: &lapin::Error) -> (String, &'static str) {
+fn explain(error: &lapin::Error, encrypted: bool) -> (String, &'static str) {
     let text = match error.kind() {
         ErrorKind::IOError(error) => error.to_string(),
         ErrorKind::ProtocolError(error) => error.get_message().to_string(),
@@ -73,6 +75,11 @@ fn explain(error: &lapin::Error) -> (String, &'static str) {
         Some(AMQPErrorKind::Hard(AMQPHardError::NOTALLOWED)) => {
             "check the virtual host at the end of the URL, `%2f` for `/`, and that the user may use it"
         }
+        // What the broker says before it closes is lost now and then.
+        _ if text.contains("fatal alert") || (encrypted && is_closed(error)) => {
+            "the broker refuses this client's certificate, or wants one: check `amqp_cert_file` and `amqp_key_file` \
+             (Broker::client_certificate)"
+        }
         _ if text.contains("UnknownIssuer") => {
             "the broker's certificate is signed by nobody who is trusted: name the CA's certificate (`amqp_ca_file`, Broker::ca_file)"
         }
@@ -82,13 +89,15 @@ fn explain(error: &lapin::Error) -> (String, &'static str) {
         _ if text.contains("NotValidForName") || text.contains("not valid for name") => {
             "the broker's certificate is for another host: use the name that is in it"
         }
-        _ if text.contains("fatal alert") => {
-            "the broker refuses this client's certificate, or wants one: check `amqp_cert_file` and `amqp_key_file` \
-             (Broker::client_certificate)"
-        }
         _ => "check that it runs and that the address is right",
     };
     (text, mend)
+}
+
+fn is_closed(error: &lapin::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ErrorKind::IOError(error) = error.kind() else { return false };
+    [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&error.kind())
 }
 
 /// A channel whose publishes are confirmed.

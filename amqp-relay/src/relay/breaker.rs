@@ -44,11 +44,6 @@ impl Breakers {
         let breaker = self.0.get(exchange)?;
         (breaker.until > now).then(|| (breaker.until - now, breaker.reason.as_str()))
     }
-
-    /// Whether any exchange took nothing when it was last tried.
-    pub(crate) fn any(&self) -> bool {
-        !self.0.is_empty()
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Held messages get another chance, in their order.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use amends_postgres::cursor::{Due, Lane, Page, Sequenced};
@@ -7,6 +8,7 @@ use lapin::Channel;
 use tokio::time::Instant;
 
 use crate::relay::breaker::Breakers;
+use crate::relay::routes::Exchange;
 use crate::relay::wave::{self, Target, Verdict};
 use crate::relay::window::{Ordering, Window};
 use crate::{RelayError, broker, telemetry};
@@ -50,11 +52,21 @@ impl Round<'_> {
 
     /// A window of their own: one after the other of a key, and none behind one that fails. `true` if any was published.
     async fn publish(&mut self, due: Due) -> Result<bool, RelayError> {
-        let messages: Vec<Sequenced> = due.messages.into_iter().map(|held| held.message).collect();
+        let (mut messages, mut rerouted) = (Vec::with_capacity(due.messages.len()), HashMap::new());
+        for held in due.messages {
+            if let Some(exchange) = held.exchange {
+                rerouted.insert(held.message.seq, Exchange::from(exchange));
+            }
+            messages.push(held.message);
+        }
         let seqs: Vec<i64> = messages.iter().map(|message| message.seq).collect();
         let mut window = Window::new(Ordering::Strict, 1);
         let routes = &self.target.routes;
-        window.push(Page::of(messages), |_| false, |sequenced| routes.exchange(&sequenced.message));
+        let exchange = |sequenced: &Sequenced| match rerouted.get(&sequenced.seq) {
+            Some(exchange) => Exchange::clone(exchange),
+            None => routes.exchange(&sequenced.message),
+        };
+        window.push(Page::of(messages), |_| false, exchange);
         while let Some(wave) = window.next_wave(AT_ONCE, 0, |exchange| {
             self.breakers.shut(exchange, Instant::now()).map(|(_, reason)| reason.to_owned())
         }) {
@@ -74,9 +86,7 @@ impl Round<'_> {
             let sequenced = &page.messages[*index];
             if *was_refused {
                 refused.push((sequenced.seq, reason.as_str()));
-            } else if let Some((longer, _)) =
-                self.breakers.shut(&self.target.routes.exchange(&sequenced.message), Instant::now())
-            {
+            } else if let Some((longer, _)) = self.breakers.shut(&exchange(sequenced), Instant::now()) {
                 pause = pause.max(longer);
                 postponed.push((sequenced.seq, reason.as_str()));
             }
@@ -104,7 +114,7 @@ impl Round<'_> {
 
 impl Breakers {
     /// Learns from what became of a wave.
-    pub(super) fn learn(&mut self, exchange: &super::routes::Exchange, verdicts: &[Verdict], now: Instant) {
+    pub(super) fn learn(&mut self, exchange: &Exchange, verdicts: &[Verdict], now: Instant) {
         for verdict in verdicts {
             match verdict {
                 Verdict::Unreachable(reason) => self.trip(exchange, reason, now),

@@ -1,7 +1,7 @@
 //! A relay among others: it takes its share of the lanes, gives back what is too much, and ends an old layout.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering as Atomic;
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_postgres::cursor::Layout;
@@ -29,7 +29,7 @@ impl Relay {
         let mut reading = Reading::default();
         while !shutdown.is_cancelled() {
             if let Err(error) = self.share_lanes(&mut reading, shutdown, &mut pause).await {
-                self.state.connected.store(false, Atomic::Relaxed);
+                self.state.disconnected(&error);
                 tracing::warn!(%error, retry_in = ?pause, "the relay cannot work now; trying again");
                 metrics::counter!(telemetry::RECONNECTS).increment(1);
                 // It takes no share while it cannot publish. Its sessions notice by themselves.
@@ -45,7 +45,7 @@ impl Relay {
         if let Err(error) = Layout::leave(&self.pool, self.id).await {
             tracing::warn!(%error, "cannot say that this relay is gone; the others notice when its lease has run out");
         }
-        self.state.connected.store(false, Atomic::Relaxed);
+        self.state.disconnected(&"it has stopped");
     }
 
     /// The broker comes first: a relay that cannot publish must not count among those that could.
@@ -70,8 +70,8 @@ impl Relay {
     ) -> Result<(), RelayError> {
         let options = &self.options;
         let channel = broker::confirmed_channel(connection).await?;
-        self.state.connected.store(true, Atomic::Relaxed);
         options.topology.provide(&channel).await?;
+        self.state.connected();
         *pause = Duration::from_millis(100);
         while !shutdown.is_cancelled() {
             if !connection.status().connected() {
@@ -103,6 +103,7 @@ impl Relay {
             hints: self.hints.clone(),
             relay: self.id,
             options: self.options.clone(),
+            state: Arc::clone(&self.state),
             lane,
         }
     }

@@ -8,15 +8,16 @@ mod lanes;
 mod model;
 mod options;
 mod pump;
+mod replay;
 mod routes;
 mod session;
 mod share;
+mod state;
 mod wake;
 mod wave;
 mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering as Atomic};
 use std::time::Duration;
 
 use amends_postgres::{Hints, Retained, Retention};
@@ -30,7 +31,9 @@ use crate::telemetry;
 
 pub use builder::RelayBuilder;
 pub use options::RelayOptions;
+pub use replay::{REPLAYED_HEADER, Replay, Replayed};
 pub use routes::Route;
+pub use state::{RelayState, Trouble};
 pub use window::Ordering;
 
 /// Publishes the outbox of a database to a broker, and delivers the replies to its sagas.
@@ -44,34 +47,6 @@ pub struct Relay {
     options: RelayOptions,
     state: Arc<RelayState>,
     hints: Hints,
-}
-
-/// What a relay is doing, for health checks.
-#[derive(Debug, Default)]
-pub struct RelayState {
-    connected: AtomicBool,
-    lanes: AtomicUsize,
-}
-
-impl RelayState {
-    /// It has a connection to the broker.
-    pub fn is_connected(&self) -> bool {
-        self.connected.load(Atomic::Relaxed)
-    }
-
-    /// It reads a lane at least; otherwise it stands by.
-    pub fn is_active(&self) -> bool {
-        self.lanes() > 0
-    }
-
-    /// How many lanes it reads.
-    pub fn lanes(&self) -> usize {
-        self.lanes.load(Atomic::Relaxed)
-    }
-
-    fn set_lanes(&self, lanes: usize) {
-        self.lanes.store(lanes, Atomic::Relaxed);
-    }
 }
 
 /// Partitions are made ahead, and old ones dropped, this often; two relays that meet do it once.

@@ -16,10 +16,11 @@ use crate::relay::RelayOptions;
 use crate::relay::breaker::Breakers;
 use crate::relay::held;
 use crate::relay::routes::Routes;
+use crate::relay::state::Gate;
 use crate::relay::wake::Wake;
 use crate::relay::wave::{self, Target, Verdict};
 use crate::relay::window::{Wave, Window, unpublished};
-use crate::{RelayError, Topology, telemetry};
+use crate::{RelayError, Topology, TopologyMode, telemetry};
 
 /// Waves on so many channels overlap: while one waits for its last confirms, others are on their way.
 const CHANNELS: usize = 4;
@@ -28,6 +29,7 @@ struct Pump<'a> {
     lane: &'a mut Lane,
     connection: &'a Connection,
     options: &'a RelayOptions,
+    gate: Gate<'a>,
     target: Target,
     window: Window,
     breakers: Breakers,
@@ -53,6 +55,7 @@ pub(super) async fn run(
     lane: &mut Lane,
     connection: &Connection,
     options: &RelayOptions,
+    gate: Gate<'_>,
     wake: Wake,
     shutdown: &CancellationToken,
 ) -> Result<(), RelayError> {
@@ -71,6 +74,7 @@ pub(super) async fn run(
         lane,
         connection,
         options,
+        gate,
         target,
         window: Window::new(options.ordering, CHANNELS),
         breakers: Breakers::default(),
@@ -106,7 +110,7 @@ impl Pump<'_> {
             tokio::select! {
                 Some(flown) = self.flying.next(), if !self.flying.is_empty() => self.judge(flown?),
                 _ = renewal.tick() => self.lane.renew().await?,
-                event = events.next() => on_event(event)?,
+                event = events.next() => on_event(event, &self.gate)?,
                 () = self.wake.up(until_held), if self.window.is_empty() && self.drained => self.drained = false,
                 () = shutdown.cancelled(), if !stopping => {}
                 // A window that has pages and nothing flying has something to settle or to launch at once.
@@ -207,7 +211,7 @@ impl Pump<'_> {
         if !self.held_is_due() || self.is_blocked() {
             return Ok(());
         }
-        if self.breakers.any() {
+        if self.options.topology.mode == TopologyMode::Declare {
             declare_again(self.connection, &self.options.topology).await?;
         }
         let Some((_, channel)) = self.idle.first_mut() else { return Ok(()) };
@@ -224,7 +228,7 @@ impl Pump<'_> {
     }
 }
 
-/// An exchange may be gone because somebody has deleted it. What cannot be declared is missed by its own messages alone.
+/// An exchange or a queue may be gone because somebody has deleted it. What cannot be declared is missed by its own messages alone.
 async fn declare_again(connection: &Connection, topology: &Topology) -> Result<(), RelayError> {
     let channel = broker::confirmed_channel(connection).await?;
     if let Err(error) = topology.provide(&channel).await {
@@ -233,16 +237,18 @@ async fn declare_again(connection: &Connection, topology: &Topology) -> Result<(
     Ok(())
 }
 
-fn on_event(event: Option<Event>) -> Result<(), RelayError> {
+fn on_event(event: Option<Event>, gate: &Gate<'_>) -> Result<(), RelayError> {
     match event {
         // A channel was closed: its wave knows.
         Some(Event::Error(error)) if error.is_amqp_soft_error() => Ok(()),
         Some(Event::Error(error)) => Err(error.into()),
         Some(Event::ConnectionBlocked(reason)) => {
+            gate.close(&reason);
             tracing::warn!(reason, "the broker blocks publishing; waiting");
             Ok(())
         }
         Some(Event::ConnectionUnblocked) => {
+            gate.open();
             tracing::info!("the broker takes messages again");
             Ok(())
         }

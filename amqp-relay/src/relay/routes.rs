@@ -40,6 +40,8 @@ pub(crate) type Exchange = Arc<str>;
 pub(crate) struct Routes {
     default: Exchange,
     rules: Vec<(Route, Exchange)>,
+    /// Everything goes to this queue, over the default exchange.
+    queue: Option<String>,
 }
 
 impl Routes {
@@ -49,7 +51,11 @@ impl Routes {
             let exchange = route.exchange.as_deref().map_or_else(|| Arc::clone(&default), Into::into);
             (route.clone(), exchange)
         };
-        Self { rules: routes.iter().map(rule).collect(), default }
+        Self { rules: routes.iter().map(rule).collect(), default, queue: None }
+    }
+
+    pub(crate) fn to_queue(queue: &str) -> Self {
+        Self { default: "".into(), rules: Vec::new(), queue: Some(queue.to_owned()) }
     }
 
     pub(crate) fn exchange(&self, message: &OutboxMessage) -> Exchange {
@@ -57,6 +63,9 @@ impl Routes {
     }
 
     pub(crate) fn routing_key(&self, message: &OutboxMessage) -> String {
+        if let Some(queue) = &self.queue {
+            return queue.clone();
+        }
         match self.rule(message).and_then(|(route, _)| route.routing_key.as_deref()) {
             Some(template) => template
                 .replace("{topic}", &message.topic)

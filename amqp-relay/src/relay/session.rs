@@ -1,5 +1,6 @@
 //! A lane for as long as one connection to the broker and one to the database hold.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use amends_postgres::Hints;
@@ -10,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::{self, AmqpUrl};
+use crate::relay::state::Gate;
 use crate::relay::wake::Wake;
-use crate::relay::{RelayOptions, jitter, pump};
+use crate::relay::{RelayOptions, RelayState, jitter, pump};
 use crate::{RelayError, telemetry};
 
 /// The longest pause before a lane is tried again.
@@ -26,6 +28,7 @@ pub(super) struct Session {
     pub(super) relay: Uuid,
     pub(super) options: RelayOptions,
     pub(super) lane: i16,
+    pub(super) state: Arc<RelayState>,
 }
 
 impl Session {
@@ -72,7 +75,8 @@ impl Session {
     ) -> Result<(), RelayError> {
         metrics::gauge!(telemetry::ACTIVE).increment(1.0);
         let wake = Wake::new(self.hints.outbox(), self.options.poll);
-        let result = pump::run(&mut lane, connection, &self.options, wake, stop).await;
+        let gate = Gate::new(&self.state, self.lane);
+        let result = pump::run(&mut lane, connection, &self.options, gate, wake, stop).await;
         metrics::gauge!(telemetry::ACTIVE).decrement(1.0);
         // A lane that was lost is not ours to release; otherwise others need not wait.
         if let Err(error) = lane.release().await {

@@ -1,14 +1,18 @@
 //! The exchanges, queues and bindings that a relay or a consumer needs.
 
+mod exchange;
 mod plan;
 mod provide;
+mod queue;
 
 use std::collections::BTreeMap;
 
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use serde::{Deserialize, Serialize};
 
+pub use exchange::{ExchangeKind, ExchangeTopology};
 pub use provide::{Checked, Outcome};
+pub use queue::{Overflow, QueueKind, QueueTopology};
 
 /// What must be there when messages are published, and what the relay does for that at every connection.
 ///
@@ -55,120 +59,6 @@ pub enum TopologyMode {
     Off,
 }
 
-/// An exchange. By default a durable topic exchange.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ExchangeTopology {
-    /// Its name.
-    pub name: String,
-    /// How it routes. Topic.
-    #[serde(default)]
-    pub kind: ExchangeKind,
-    /// It outlives a restart of the broker. Yes.
-    #[serde(default = "yes")]
-    pub durable: bool,
-    /// Only other exchanges may publish to it. No.
-    #[serde(default)]
-    pub internal: bool,
-    /// Where messages go that it can route nowhere. They count as routed, and so are neither returned nor held.
-    #[serde(default)]
-    pub alternate_exchange: Option<String>,
-    /// What it receives from other exchanges.
-    #[serde(default)]
-    pub bindings: Vec<Binding>,
-    /// Further arguments, such as those of a plugin.
-    #[serde(default)]
-    pub arguments: Arguments,
-}
-
-/// How an exchange routes. In settings its name: `topic`, `direct`, `fanout`, `headers`, or that of a plugin's.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
-pub enum ExchangeKind {
-    /// By patterns of the routing key, such as `order.*` or `#`.
-    #[default]
-    Topic,
-    /// By the routing key as it is.
-    Direct,
-    /// To all that is bound.
-    Fanout,
-    /// By headers.
-    Headers,
-    /// As a plugin of the broker does, such as `x-delayed-message`.
-    Plugin(String),
-}
-
-/// A durable queue.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct QueueTopology {
-    /// Its name.
-    pub name: String,
-    /// Classic or quorum. Classic.
-    #[serde(default)]
-    pub kind: QueueKind,
-    /// The exchange that it is bound to; it is declared with the queue. Empty if there are only `bindings`; in the settings of
-    /// the binary, the exchange that it publishes to.
-    #[serde(default)]
-    pub exchange: String,
-    /// How that exchange routes, unless the topology says it. Topic.
-    #[serde(default)]
-    pub exchange_kind: ExchangeKind,
-    /// The routing patterns that it receives, such as `stock.*` or `#`.
-    #[serde(default)]
-    pub patterns: Vec<String>,
-    /// More bindings, also to other exchanges, which must exist.
-    #[serde(default)]
-    pub bindings: Vec<Binding>,
-    /// What its consumer refuses for good goes to this exchange, and from there to the queue `<name>.dead`.
-    #[serde(default)]
-    pub dead_letter_exchange: Option<String>,
-    /// How many messages it has room for.
-    #[serde(default)]
-    pub max_length: Option<u64>,
-    /// How many bytes of messages it has room for.
-    #[serde(default)]
-    pub max_bytes: Option<u64>,
-    /// What happens to the message that is one too many.
-    #[serde(default)]
-    pub overflow: Option<Overflow>,
-    /// How often a quorum queue delivers a message before it goes to the dead letters.
-    #[serde(default)]
-    pub delivery_limit: Option<u64>,
-    /// How many seconds a message may wait before it goes to the dead letters.
-    #[serde(default)]
-    pub message_ttl_seconds: Option<u64>,
-    /// Of many consumers only one gets messages, so that they keep an order. No.
-    #[serde(default)]
-    pub single_active_consumer: bool,
-    /// Further arguments. One of a name that is set above replaces it.
-    #[serde(default)]
-    pub arguments: Arguments,
-}
-
-/// The type of a queue.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum QueueKind {
-    /// Kept by one node.
-    #[default]
-    Classic,
-    /// Replicated; survives the loss of a node.
-    Quorum,
-}
-
-/// What happens to a message for which a queue has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Overflow {
-    /// The oldest messages are dropped, or go to the dead letters.
-    DropHead,
-    /// It is refused, and held by the relay until there is room.
-    RejectPublish,
-    /// It is refused, and goes to the dead letters as well.
-    RejectPublishDlx,
-}
-
 /// What a queue, or an exchange, receives from an exchange.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -210,115 +100,6 @@ pub enum Argument {
     Number(i64),
     /// Text.
     Text(String),
-}
-
-impl ExchangeTopology {
-    /// A durable exchange of this kind.
-    pub fn new(name: impl Into<String>, kind: ExchangeKind) -> Self {
-        Self {
-            name: name.into(),
-            kind,
-            durable: true,
-            internal: false,
-            alternate_exchange: None,
-            bindings: Vec::new(),
-            arguments: Arguments::new(),
-        }
-    }
-}
-
-impl<T: Into<String>> From<T> for ExchangeTopology {
-    /// A durable topic exchange.
-    fn from(name: T) -> Self {
-        Self::new(name, ExchangeKind::Topic)
-    }
-}
-
-impl From<String> for ExchangeKind {
-    fn from(name: String) -> Self {
-        match name.as_str() {
-            "topic" => Self::Topic,
-            "direct" => Self::Direct,
-            "fanout" => Self::Fanout,
-            "headers" => Self::Headers,
-            _ => Self::Plugin(name),
-        }
-    }
-}
-
-impl From<ExchangeKind> for String {
-    fn from(kind: ExchangeKind) -> Self {
-        kind.name().to_owned()
-    }
-}
-
-impl ExchangeKind {
-    /// What the broker calls it.
-    pub fn name(&self) -> &str {
-        match self {
-            Self::Topic => "topic",
-            Self::Direct => "direct",
-            Self::Fanout => "fanout",
-            Self::Headers => "headers",
-            Self::Plugin(name) => name,
-        }
-    }
-
-    fn ignores_patterns(&self) -> bool {
-        matches!(self, Self::Fanout | Self::Headers)
-    }
-}
-
-impl QueueTopology {
-    /// A classic queue that is bound to an exchange by these patterns.
-    pub fn new(
-        name: impl Into<String>,
-        exchange: impl Into<String>,
-        patterns: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Self {
-        let patterns = patterns.into_iter().map(Into::into).collect();
-        Self { name: name.into(), exchange: exchange.into(), patterns, ..Self::default() }
-    }
-
-    /// What it is declared with.
-    fn all_arguments(&self) -> Arguments {
-        let mut arguments = self.kind.arguments();
-        let mut set = |name: &str, value: Option<Argument>| {
-            arguments.extend(value.map(|value| (name.to_owned(), value)));
-        };
-        let number = |value: Option<u64>| value.map(Argument::from);
-        if let Some(dead) = &self.dead_letter_exchange {
-            set("x-dead-letter-exchange", Some(dead.as_str().into()));
-            set("x-dead-letter-routing-key", Some(self.name.as_str().into()));
-        }
-        set("x-max-length", number(self.max_length));
-        set("x-max-length-bytes", number(self.max_bytes));
-        set("x-overflow", self.overflow.map(|overflow| overflow.name().into()));
-        set("x-delivery-limit", number(self.delivery_limit));
-        set("x-message-ttl", number(self.message_ttl_seconds.map(|seconds| seconds.saturating_mul(1000))));
-        set("x-single-active-consumer", self.single_active_consumer.then_some(Argument::Flag(true)));
-        arguments.extend(self.arguments.clone());
-        arguments
-    }
-}
-
-impl QueueKind {
-    fn arguments(self) -> Arguments {
-        match self {
-            Self::Classic => Arguments::new(),
-            Self::Quorum => [("x-queue-type".to_owned(), "quorum".into())].into(),
-        }
-    }
-}
-
-impl Overflow {
-    fn name(self) -> &'static str {
-        match self {
-            Self::DropHead => "drop-head",
-            Self::RejectPublish => "reject-publish",
-            Self::RejectPublishDlx => "reject-publish-dlx",
-        }
-    }
 }
 
 impl Binding {
@@ -372,6 +153,59 @@ fn table(arguments: &Arguments) -> FieldTable {
     table
 }
 
-fn yes() -> bool {
-    true
+#[cfg(test)]
+mod tests {
+    use figment::Figment;
+    use figment::providers::{Format, Toml};
+
+    use super::*;
+
+    fn read(toml: &str) -> Result<Topology, String> {
+        Figment::from(Toml::string(toml)).extract().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_say_as_much_as_code() {
+        let read = read(
+            "
+            mode = 'verify'
+            [[exchanges]]
+            name = 'audit'
+            kind = 'x-random'
+            alternate_exchange = 'lost'
+            bindings = [{ exchange = 'orders', patterns = ['#'] }]
+            [[queues]]
+            name = 'eu'
+            overflow = 'reject-publish'
+            bindings = [{ exchange = 'by-region', headers = { region = 'eu', vip = true }, match = 'any' }]
+            arguments = { 'x-expires' = 60000 }
+            ",
+        );
+        let audit = ExchangeTopology {
+            alternate_exchange: Some("lost".into()),
+            bindings: vec![Binding { exchange: "orders".into(), patterns: vec!["#".into()], ..Binding::default() }],
+            ..ExchangeTopology::new("audit", ExchangeKind::Plugin("x-random".into()))
+        };
+        let by_region = Binding {
+            exchange: "by-region".into(),
+            headers: [("region".into(), "eu".into()), ("vip".into(), Argument::Flag(true))].into(),
+            matching: Match::Any,
+            ..Binding::default()
+        };
+        let eu = QueueTopology {
+            name: "eu".into(),
+            overflow: Some(Overflow::RejectPublish),
+            bindings: vec![by_region],
+            arguments: [("x-expires".into(), Argument::Number(60_000))].into(),
+            ..QueueTopology::default()
+        };
+        assert_eq!(read, Ok(Topology { exchanges: vec![audit], queues: vec![eu], mode: TopologyMode::Verify }));
+    }
+
+    #[test]
+    fn what_is_misspelt_is_refused() {
+        for toml in ["[[queues]]\npatterns = ['#']", "[[queues]]\nname = 'a'\nmax_lenght = 1", "mode = 'maybe'"] {
+            assert!(read(toml).is_err(), "{toml}");
+        }
+    }
 }

@@ -139,15 +139,6 @@ impl Item {
     }
 }
 
-impl ExchangeTopology {
-    pub(super) fn all_arguments(&self) -> Arguments {
-        let mut arguments = self.arguments.clone();
-        let alternate = self.alternate_exchange.as_deref();
-        arguments.extend(alternate.map(|name| ("alternate-exchange".to_owned(), name.into())));
-        arguments
-    }
-}
-
 fn shown(arguments: &Arguments) -> String {
     arguments.iter().map(|(name, value)| format!("{name} = {value}")).collect::<Vec<_>>().join(", ")
 }

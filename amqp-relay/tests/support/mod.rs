@@ -85,6 +85,11 @@ impl World {
         Running::start(Relay::new(self.pool().clone(), self.broker.clone(), options))
     }
 
+    /// Declares a queue, with what it is bound to.
+    pub async fn declare(&self, queue: &QueueTopology) {
+        Topology { queues: vec![queue.clone()], ..Topology::default() }.ensure(&Self::url()).await.unwrap();
+    }
+
     /// Everything in the queue, in order, until `count` different messages were seen.
     pub async fn drain(&self, queue: &QueueTopology, count: usize) -> Vec<Got> {
         let mut got = Vec::new();
@@ -120,6 +125,20 @@ impl World {
             taken.push(message.delivery.data);
         }
         taken
+    }
+
+    /// Waits until the queue exists.
+    pub async fn until_there(&self, queue: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        loop {
+            let channel = self.connection.create_channel().await.unwrap();
+            if channel.queue_declare(queue.into(), passive, FieldTable::default()).await.is_ok() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "there is no {queue}");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until the queue holds nothing that could be delivered.
@@ -209,10 +228,15 @@ impl Got {
 
 /// First deliveries of each key must count up from 1.
 pub fn assert_order_per_key(got: &[Got]) {
+    assert_order_per_key_from(1, got);
+}
+
+/// As [`assert_order_per_key`], but they count up from `first`.
+pub fn assert_order_per_key_from(first: i64, got: &[Got]) {
     let mut last = std::collections::HashMap::new();
     for message in got {
         let (key, counter) = message.key();
-        let before = last.entry(key.clone()).or_insert(0);
+        let before = last.entry(key.clone()).or_insert(first - 1);
         assert!(counter <= *before + 1, "key {key}: {counter} came before {}", *before + 1);
         *before = (*before).max(counter);
     }
@@ -262,7 +286,7 @@ pub async fn publish(pool: &PgPool, topic: &str, key: &str, counters: std::ops::
 }
 
 /// Waits until something holds.
-pub async fn until_so(what: &str, mut is_so: impl FnMut() -> bool) {
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "still not true: {what}");

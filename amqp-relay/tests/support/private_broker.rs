@@ -102,8 +102,11 @@ impl PrivateBroker {
         block_in_place(|| {
             self.order("start");
             let deadline = Instant::now() + PATIENCE;
-            // It listens as the last step of its start.
-            while TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_err() {
+            // To listen is the last step of its start.
+            let is_encrypted = fs::read_to_string(self.path("rabbitmq.conf")).unwrap().contains("listeners.ssl");
+            let ports = [Some(self.port), is_encrypted.then(|| self.tls_port())];
+            let listens = |port: u16| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
+            while !ports.into_iter().flatten().all(listens) {
                 let is_dead = self.order("ask") == "none";
                 assert!(!is_dead && Instant::now() < deadline, "RabbitMQ does not start:\n{}", self.logs());
                 std::thread::sleep(Duration::from_millis(50));

@@ -4,5 +4,6 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod own_broker;
+mod queues;
 #[path = "../support/mod.rs"]
 mod support;

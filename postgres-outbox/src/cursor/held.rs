@@ -38,6 +38,8 @@ pub struct Held {
     pub message: Sequenced,
     /// How often the broker has refused it.
     pub attempts: i32,
+    /// The exchange to which an operator sends it, whatever the routes say.
+    pub exchange: Option<String>,
 }
 
 #[derive(FromRow)]
@@ -52,6 +54,7 @@ struct Row {
     payload: Vec<u8>,
     created_at: DateTime<Utc>,
     attempts: i32,
+    exchange: Option<String>,
 }
 
 /// The keys of held messages, and whether there is any held message at all.
@@ -74,7 +77,8 @@ pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Res
             from amends.held_message where lane = $1
             order by coalesce(key, id::text), seq
          )
-         select h.seq, h.id, h.key, h.topic, h.name, h.content_type, h.headers::text as headers, h.payload, h.created_at, h.attempts
+         select h.seq, h.id, h.key, h.topic, h.name, h.content_type, h.headers::text as headers, h.payload, h.created_at, h.attempts,
+            h.exchange
          from amends.held_message h join first f on h.seq = f.seq or h.key = f.key
          where h.lane = $1 and not f.parked and f.is_due
          order by h.seq limit $2",
@@ -108,7 +112,11 @@ impl Row {
             headers,
             payload: self.payload,
         };
-        Held { message: Sequenced { seq: self.seq, created_at: self.created_at, message }, attempts: self.attempts }
+        Held {
+            message: Sequenced { seq: self.seq, created_at: self.created_at, message },
+            attempts: self.attempts,
+            exchange: self.exchange,
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod lease;
 mod position;
 mod progress;
 mod read;
+mod replay;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub use held::{Due, Held, Unpublished};
 pub use layout::{LaneView, Layout, Relays};
 pub use position::{Pass, Position, Read, Snapshot};
 pub use progress::Progress;
+pub use replay::Retold;
 
 /// One lane of the outbox, held under a lease by this process. Reads ahead of what it has settled.
 ///

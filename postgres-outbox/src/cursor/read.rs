@@ -37,8 +37,10 @@ const PAGE: &str = "
     order by page.seq";
 
 #[derive(FromRow)]
-struct Row {
+pub(super) struct Row {
+    #[sqlx(default)]
     snapshot: String,
+    #[sqlx(default)]
     value: i64,
     seq: Option<i64>,
     id: Option<Uuid>,
@@ -75,7 +77,7 @@ pub(super) async fn page(
 }
 
 impl Row {
-    fn message(self) -> Option<Sequenced> {
+    pub(super) fn message(self) -> Option<Sequenced> {
         let message = OutboxMessage {
             id: MessageId(self.id?),
             topic: self.topic?,

@@ -259,3 +259,22 @@ impl Rescuer {
         self.worker.await.unwrap().unwrap();
     }
 }
+
+/// How many transactions the database counts in a minute while nobody does anything, from a session of another database.
+pub async fn transactions_a_minute(database: &TestDatabase, during: Duration) -> f64 {
+    let name = database.pool().connect_options().get_database().unwrap().to_owned();
+    let mut conn: sqlx::PgConnection =
+        <sqlx::PgConnection as sqlx::Connection>::connect(&std::env::var("DATABASE_URL").unwrap()).await.unwrap();
+    let (began, before) = (tokio::time::Instant::now(), transactions(&mut conn, &name).await);
+    tokio::time::sleep(during).await;
+    let count = transactions(&mut conn, &name).await - before;
+    count as f64 * 60.0 / began.elapsed().as_secs_f64()
+}
+
+async fn transactions(conn: &mut sqlx::PgConnection, database: &str) -> i64 {
+    sqlx::query_scalar("select xact_commit + xact_rollback from pg_stat_database where datname = $1")
+        .bind(database)
+        .fetch_one(conn)
+        .await
+        .unwrap()
+}

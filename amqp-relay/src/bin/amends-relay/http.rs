@@ -36,7 +36,7 @@ pub(crate) async fn serve(
     let listener = TcpListener::bind(listen).await.map_err(|error| cannot(&error))?;
     let address = listener.local_addr().map_err(|error| cannot(&error))?;
     let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
         .with_state(Served { pool, relay, metrics });
@@ -49,12 +49,17 @@ pub(crate) async fn serve(
     Ok(address)
 }
 
-/// Ready is: connected to the broker, and either publishing or standing by.
-async fn ready(State(served): State<Served>) -> (StatusCode, &'static str) {
-    match (served.relay.is_connected(), served.relay.is_active()) {
-        (true, true) => (StatusCode::OK, "publishing\n"),
-        (true, false) => (StatusCode::OK, "standing by\n"),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "no connection to the broker\n"),
+/// Healthy is: running. Trouble with the broker is told, but a restart would not end it.
+async fn healthy(State(served): State<Served>) -> String {
+    served.relay.trouble().map_or_else(|| "ok\n".to_owned(), |trouble| format!("ok, but {trouble}\n"))
+}
+
+/// Ready is: it could publish now. A relay without a lane is, as it stands by for the others.
+async fn ready(State(served): State<Served>) -> (StatusCode, String) {
+    match served.relay.trouble() {
+        Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, format!("{trouble}\n")),
+        None if served.relay.is_active() => (StatusCode::OK, "publishing\n".to_owned()),
+        None => (StatusCode::OK, "standing by\n".to_owned()),
     }
 }
 

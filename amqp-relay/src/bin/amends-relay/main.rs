@@ -1,6 +1,7 @@
 //! `amends-relay`: publishes the outbox, delivers replies, applies the migrations, says how things stand.
 
 mod http;
+mod operate;
 mod settings;
 mod status;
 mod topology;
@@ -8,6 +9,7 @@ mod topology;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use amends_postgres::operator;
 use amends_relay::{Relay, RelayOptions};
 use clap::{Parser, Subcommand};
 use sqlx::postgres::PgPoolOptions;
@@ -28,9 +30,9 @@ struct Cli {
     flags: Flags,
 }
 
-#[derive(Debug, Clone, Copy, Subcommand)]
+#[derive(Debug, Subcommand)]
 enum Command {
-    /// Publishes the outbox to RabbitMQ and takes replies home. Of several, one publishes and the others stand by.
+    /// Publishes the outbox to RabbitMQ and takes replies home. Several share the lanes; those that have none stand by.
     Run,
     /// Applies the SQL migrations; changes nothing where they are applied.
     Migrate,
@@ -42,6 +44,22 @@ enum Command {
         #[arg(long)]
         declare: bool,
     },
+    /// Messages that the broker would not take, and those behind them.
+    Held {
+        #[command(subcommand)]
+        action: operate::Held,
+    },
+    /// Stops all relays of the database within a second or so; messages wait in the outbox.
+    Pause,
+    /// All relays go on.
+    Resume,
+    /// Spreads the keys over so many lanes, so that as many relays publish at once; no order is lost.
+    Lanes {
+        /// From 1 to 64.
+        count: i32,
+    },
+    /// Publishes retained messages once more, while relays go on.
+    Replay(operate::ReplayArgs),
 }
 
 /// The AMQP client logs every returned message with its payload, and errors that are none; what matters is said by us.
@@ -77,6 +95,16 @@ async fn start(cli: Cli) -> Result<(), String> {
             print!("{}", status::table(&overview));
             Ok(())
         }
+        Command::Held { action } => operate::held(&checked_pool(&settings).await?, action).await,
+        Command::Pause => operator::pause(&checked_pool(&settings).await?).await.map_err(|error| error.to_string()),
+        Command::Resume => operator::resume(&checked_pool(&settings).await?).await.map_err(|error| error.to_string()),
+        Command::Lanes { count } => {
+            let pool = checked_pool(&settings).await?;
+            operator::set_lanes(&pool, count).await.map_err(|error| error.to_string())?;
+            println!("there will be {count} lanes, once running relays have published what is there now");
+            Ok(())
+        }
+        Command::Replay(args) => operate::replay(&settings, checked_pool(&settings).await?, args).await,
     }
 }
 

@@ -265,6 +265,13 @@ impl Settings {
     pub(crate) fn whole_topology(&self, mode: TopologyMode) -> Topology {
         let options = self.relay_options();
         let mut topology = options.topology;
+        let routed = self.routes.iter().filter_map(|route| route.exchange.as_deref());
+        for exchange in routed.filter(|_| mode == TopologyMode::Verify) {
+            // Of others, perhaps: it is looked for, and not declared.
+            if topology.exchanges.iter().all(|known| known.name != exchange) {
+                topology.exchanges.push(exchange.into());
+            }
+        }
         topology.queues.extend(options.replies.map(|replies| replies.topology(&self.exchange)));
         Topology { mode, ..topology }
     }
@@ -347,4 +354,19 @@ fn describe(error: &figment::Error) -> String {
         }
     });
     problems.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_in_the_documentation_can_be_read() {
+        let page = include_str!("../../../../docs/RELAY.md");
+        let toml = page.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let settings = Figment::from(Serialized::defaults(Settings::default())).merge(Toml::string(toml));
+        let topology = settings.extract::<Settings>().unwrap().topology();
+        assert_eq!(topology.exchanges[0].name, "orders");
+        assert_eq!((topology.queues[0].exchange.as_str(), topology.queues[0].delivery_limit), ("orders", Some(5)));
+    }
 }

@@ -45,5 +45,13 @@ fn write_table(out: &mut String, overview: &Overview) -> std::fmt::Result {
             lane.parked,
         )?;
     }
+    let layout = &overview.layout;
+    writeln!(out, "\n{} relays could publish", layout.relays)?;
+    if layout.paused {
+        writeln!(out, "All relays are paused; `amends-relay resume` lets them go on.")?;
+    }
+    if let Some(next) = layout.next_lanes {
+        writeln!(out, "There will be {next} lanes, once those of now have published what was there.")?;
+    }
     Ok(())
 }
