@@ -1,7 +1,7 @@
 //! Messages on the wire: `CloudEvents` 1.0 in binary mode over AMQP, with W3C trace context in the headers.
 //!
-//! The attributes have the prefix `cloudEvents_`, which the binding prefers to `cloudEvents:`. The key is the event's subject,
-//! and its partition key by the extension of that name.
+//! The attributes have the prefix `cloudEvents_`, which the binding prefers to `cloudEvents:`. The key is the event's partition
+//! key, by the extension of that name.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::RelayError;
 use crate::broker::short;
 
 /// The header with the ordering key.
-pub const KEY_HEADER: &str = "amends-key";
+pub const KEY_HEADER: &str = "cloudEvents_partitionkey";
 /// The header with the message's place in the outbox: messages of one key have growing numbers.
 pub const SEQ_HEADER: &str = "amends-seq";
 
@@ -46,8 +46,6 @@ pub(crate) fn properties(
     headers.insert(SEQ_HEADER.into(), AMQPValue::LongLongInt(sequenced.seq));
     if let Some(key) = &message.key {
         headers.insert(KEY_HEADER.into(), text(key));
-        headers.insert("cloudEvents_subject".into(), text(key));
-        headers.insert("cloudEvents_partitionkey".into(), text(key));
     }
     for (name, attribute) in [("traceparent", "cloudEvents_traceparent"), ("tracestate", "cloudEvents_tracestate")] {
         if let Some(value) = message.headers.get(name) {
@@ -148,7 +146,6 @@ mod tests {
             ("type", "parcel.ship"),
             ("source", "/shop/orders"),
             ("time", "1970-01-01T00:00:01.500Z"),
-            ("subject", "o-7"),
             ("partitionkey", "o-7"),
             ("traceparent", trace),
         ];
@@ -166,7 +163,7 @@ mod tests {
             names.clone().all(|name| name.chars().all(|c| c.is_ascii_lowercase())),
             "names as the specification wants"
         );
-        assert_eq!(names.count(), 8);
+        assert_eq!(names.count(), 7);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use amends::Message;
 use amends_postgres::{Hints, Outbox};
-use amends_relay::{QueueKind, QueueTopology, Relay, RelayOptions, ReplyQueue, Topology};
+use amends_relay::{QueueTopology, Relay, RelayOptions, ReplyQueue, Topology};
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -42,16 +42,10 @@ impl<'a> Bench<'a> {
     /// Begins with an empty outbox.
     pub(crate) async fn start(pool: &'a PgPool, url: &str) -> Result<Self, Fault> {
         sqlx::query("truncate amends.outbox, amends.cursor").execute(pool).await?;
-        let queue = QueueTopology {
-            name: NAME.into(),
-            kind: QueueKind::Classic,
-            exchange: NAME.into(),
-            patterns: vec!["#".into()],
-            dead_letter_exchange: None,
-        };
+        let queue = QueueTopology::new(NAME, NAME, ["#"]);
         let options = RelayOptions {
             exchange: NAME.into(),
-            topology: Topology { exchanges: vec![NAME.into()], queues: vec![queue] },
+            topology: Topology { queues: vec![queue], ..Topology::default() },
             replies: Some(ReplyQueue { name: format!("{NAME}-replies"), ..ReplyQueue::default() }),
             ..RelayOptions::default()
         };

@@ -2,14 +2,19 @@
 //!
 //! `cargo xtask bench --quick` prints a table and writes `target/bench/quick.json`, one flat object of numbers.
 
+mod backlog;
 mod broker;
+mod flow;
 mod latency;
 mod sagas;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use amends_relay::QueueKind;
 use clap::Parser;
+use flow::Meanwhile;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
@@ -19,9 +24,12 @@ pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 /// Measures sagas and relay against raw SQL and raw AMQP.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Small numbers, under three minutes.
+    /// Small numbers, about seven minutes.
     #[arg(long)]
     quick: bool,
+    /// Instead of all else, how a backlog of so many messages drains.
+    #[arg(long)]
+    backlog: Option<i64>,
     /// Where the results go.
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
@@ -32,46 +40,82 @@ async fn main() -> Result<(), Fault> {
     let options = Options::parse();
     let scale = if options.quick { 1 } else { 10 };
     let database = Database::create().await?;
-    let measured = measure(&database.pool, scale).await;
+    let measured = match options.backlog {
+        Some(messages) => backlog(&database.pool, messages).await,
+        None => measure(&database.pool, scale).await,
+    };
     database.drop().await?;
     let results = measured?;
     print_table(&results);
     std::fs::create_dir_all(&options.output)?;
-    let file = options.output.join(if options.quick { "quick.json" } else { "full.json" });
+    let name = match (options.backlog, options.quick) {
+        (Some(_), _) => "backlog.json",
+        (None, true) => "quick.json",
+        (None, false) => "full.json",
+    };
+    let file = options.output.join(name);
     std::fs::write(&file, serde_json::to_string_pretty(&results)?)?;
     println!("\nwritten to {}", file.display());
     Ok(())
 }
 
-type Results = BTreeMap<&'static str, f64>;
+type Results = BTreeMap<String, f64>;
+
+fn amqp_url() -> Result<String, Fault> {
+    Ok(std::env::var("AMQP_URL").map_err(|_| "AMQP_URL must name a broker; run `cargo xtask bench`")?)
+}
+
+async fn backlog(pool: &PgPool, messages: i64) -> Result<Results, Fault> {
+    let mut results = Results::new();
+    backlog::measure(pool, &amqp_url()?, messages, &mut results).await?;
+    Ok(results)
+}
 
 async fn measure(pool: &PgPool, scale: usize) -> Result<Results, Fault> {
-    let mut results = Results::new();
+    let (mut results, mut strict) = (BTreeMap::new(), 0.0_f64);
     eprintln!("sagas: 1 024 in flight, three call steps each …");
     let sagas = best_of(3, || sagas::orchestrated(pool, 1024, 30_720 * scale)).await?;
     eprintln!("sagas: the same rows, a commit a step …");
     let raw = best_of(3, || sagas::commit_per_step(pool, 16, 3_200 * scale)).await?;
-    results.insert("sagas_per_second", sagas);
-    results.insert("commit_per_step_sagas_per_second", raw);
-    results.insert("saga_over_commit_per_step", sagas / raw);
+    results.insert("sagas_per_second".into(), sagas);
+    results.insert("commit_per_step_sagas_per_second".into(), raw);
+    results.insert("saga_over_commit_per_step".into(), sagas / raw);
 
-    let url = std::env::var("AMQP_URL").map_err(|_| "AMQP_URL must name a broker; run `cargo xtask bench`")?;
-    let bench = broker::Bench::new(pool, &url, 60_000 * scale)?;
-    // In turns, so that both meet the same noise of the machine.
-    let (mut raw, mut strict): (f64, f64) = (0.0, 0.0);
-    for round in 1..=3 {
-        eprintln!("relay: round {round}, raw and relayed …");
-        raw = raw.max(bench.raw().await?);
-        strict = strict.max(bench.relayed().await?);
+    let url = amqp_url()?;
+    for (kind, suffix) in [(QueueKind::Classic, ""), (QueueKind::Quorum, "_quorum")] {
+        let rates = broker::Bench::new(pool, &url, kind, 40_000 * scale)?.rounds(3).await?;
+        for (name, rate) in [
+            ("raw_messages_per_second", rates.raw),
+            ("relay_strict_messages_per_second", rates.strict),
+            ("relay_pipelined_messages_per_second", rates.pipelined),
+            ("relay_strict_over_raw", rates.strict / rates.raw),
+            ("relay_pipelined_over_raw", rates.pipelined / rates.raw),
+        ] {
+            results.insert(format!("{name}{suffix}"), rate);
+        }
+        strict = strict.max(rates.strict);
     }
-    results.insert("raw_messages_per_second", raw);
-    results.insert("relay_messages_per_second", strict);
-    results.insert("relay_over_raw", strict / raw);
+
+    eprintln!("flow: as it is, under an old snapshot, as it is, behind a transaction that has written, as it is …");
+    let flow = flow::Flow::start(pool, &url).await?;
+    let (short, minute) = (Duration::from_secs(20), Duration::from_mins(1));
+    // To warm up.
+    flow.rate(Meanwhile::Nothing, short / 4).await?;
+    let mut normal = flow.rate(Meanwhile::Nothing, short).await?;
+    for (name, meanwhile) in
+        [("relay_under_old_snapshot", Meanwhile::OldSnapshot), ("relay_behind_long_transaction", Meanwhile::HasWritten)]
+    {
+        let rate = flow.rate(meanwhile, minute).await?;
+        let after = flow.rate(Meanwhile::Nothing, short).await?;
+        results.insert(name.into(), rate / f64::midpoint(normal, after));
+        normal = after;
+    }
+    flow.finish().await?;
 
     eprintln!("latency: idle, then under half of the relay's load …");
     let mut latency = latency::Bench::start(pool, &url).await?;
-    results.insert("commit_to_consumer_p50_ms", latency.p50_ms(100, 0.0).await?);
-    results.insert("commit_to_consumer_p50_ms_half_load", latency.p50_ms(100, strict / 2.0).await?);
+    results.insert("commit_to_consumer_p50_ms".into(), latency.p50_ms(100, 0.0).await?);
+    results.insert("commit_to_consumer_p50_ms_half_load".into(), latency.p50_ms(100, strict / 2.0).await?);
     latency.finish().await?;
     Ok(results)
 }
