@@ -19,6 +19,8 @@
 /// Compiles the examples of the pages.
 #[cfg(doctest)]
 mod pages {
+    #[doc = include_str!("../../docs/EVENTS.md")]
+    mod events {}
     #[doc = include_str!("../../docs/CONSUMERS.md")]
     mod consumers {}
     #[doc = include_str!("../../docs/PARTICIPANTS.md")]
@@ -54,9 +56,3 @@ pub use topology::{
     Argument, Arguments, Binding, Checked, ExchangeKind, ExchangeTopology, Match, Outcome, Overflow, QueueKind,
     QueueTopology, Topology, TopologyMode,
 };
-pub use unpacking::Unpacking;
-
-/// The guide's examples are compiled as tests.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/EVENTS.md")]
-struct Guide;

@@ -1,38 +1,8 @@
 //! Messages that were packed, as handlers want them.
 
 use amends::{CLAIM_CHECK_HEADER, CONTENT_ENCODING_HEADER, Payloads};
-use async_trait::async_trait;
-use sqlx::PgConnection;
 
-use crate::{Handler, HandlerError, Incoming};
-
-/// A handler that gets every message unpacked: fetched from where its payload is kept, decrypted, decompressed.
-///
-/// Messages that were never packed come through as they are. One whose payload cannot be had for good, such as of an encoding
-/// that is not registered here, goes to the dead letters with the reason; a store that cannot be reached is tried again.
-#[derive(Debug)]
-pub struct Unpacking<H> {
-    payloads: Payloads,
-    handler: H,
-}
-
-impl<H> Unpacking<H> {
-    /// Unpacks what comes to `handler`.
-    pub fn new(payloads: Payloads, handler: H) -> Self {
-        Self { payloads, handler }
-    }
-}
-
-#[async_trait]
-impl<H: Handler> Handler for Unpacking<H> {
-    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        if message.is_packed() {
-            self.handler.handle(tx, &message.unpack(&self.payloads).await?).await
-        } else {
-            self.handler.handle(tx, message).await
-        }
-    }
-}
+use crate::{HandlerError, Incoming};
 
 impl Incoming {
     /// Its payload is encoded, or is kept elsewhere: [`read`](Self::read) takes it only unpacked.
@@ -40,16 +10,17 @@ impl Incoming {
         self.headers.contains_key(CONTENT_ENCODING_HEADER) || self.headers.contains_key(CLAIM_CHECK_HEADER)
     }
 
-    /// The message with its payload as it was before [`Payloads::pack`].
+    /// The message with its payload as it was before [`Payloads::pack`]. A consumer that is given its
+    /// [`payloads`](crate::ConsumerBuilder::payloads) does it for every message.
     ///
     /// # Errors
-    /// [`HandlerError::Retry`] if the store of payloads cannot be reached; [`HandlerError::Reject`] with the reason if the
+    /// [`HandlerError::Unavailable`] if the store of payloads cannot be reached; [`HandlerError::Reject`] with the reason if the
     /// payload can never be had here.
     pub async fn unpack(&self, payloads: &Payloads) -> Result<Self, HandlerError> {
         let unpacked = payloads.unpack(&self.headers, self.payload.clone()).await;
         let payload = unpacked.map_err(|error| {
             if error.is_passing() {
-                HandlerError::Retry(Box::new(error))
+                HandlerError::Unavailable(Box::new(error))
             } else {
                 HandlerError::Reject(format!("message {} `{}` cannot be unpacked: {error}", self.id, self.name))
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use amends::{Codec, Encoding, EncodingError, MAX_NAME_BYTES, MAX_PAYLOAD_BYTES, Message, OutboxMessage, Payloads};
 use amends_postgres::testing::TestDatabase;
 use amends_postgres::{Outbox, PgPayloads};
-use amends_relay::{Consumer, Handler, HandlerError, Incoming, QueueTopology, Unpacking};
+use amends_relay::{Consumer, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
@@ -98,9 +98,13 @@ struct Consuming {
 }
 
 impl Consuming {
-    fn start(pool: &PgPool, queue: &QueueTopology, handler: impl Handler) -> Self {
-        let builder = Consumer::builder(pool.clone(), World::url()).name("reader").queue(queue.clone());
-        let consumer = builder.handler(handler).build().unwrap();
+    fn start(pool: &PgPool, queue: &QueueTopology, payloads: Option<Payloads>) -> Self {
+        let builder = Consumer::builder(pool.clone(), World::url()).name("reader").queue(queue.clone()).handler(Reader);
+        let builder = match payloads {
+            Some(payloads) => builder.payloads(payloads),
+            None => builder,
+        };
+        let consumer = builder.build().unwrap();
         let shutdown = CancellationToken::new();
         let task = tokio::spawn({
             let shutdown = shutdown.clone();
@@ -128,7 +132,7 @@ async fn small_and_large_letters_arrive_as_they_were_written_through_an_old_key_
         |key| Payloads::new().codec(Xor(key)).store(PgPayloads::new(shelf.pool().clone()), MAX_PAYLOAD_BYTES / 2);
     let queue = world.queue("letters", &["#"]);
     let relay = world.relay(world.options(vec![queue.clone()]));
-    let consumer = Consuming::start(world.pool(), &queue, Unpacking::new(payloads(2), Reader));
+    let consumer = Consuming::start(world.pool(), &queue, Some(payloads(2)));
 
     for (key, bytes) in [(1, 10), (1, 5 * MAX_PAYLOAD_BYTES), (2, 20)] {
         publish(world.pool(), payloads(key).pack(&Letter { text: "x".repeat(bytes) }).await.unwrap()).await;
@@ -149,14 +153,14 @@ async fn a_consumer_that_cannot_read_a_payload_leaves_it_to_the_dead_letters_and
     let queue =
         QueueTopology { dead_letter_exchange: Some(format!("{}-dead", world.name)), ..world.queue("letters", &["#"]) };
     let relay = world.relay(world.options(vec![queue.clone()]));
-    // One handler forgot the wrapper; one has the wrapper without the codec: to both it is unreadable for good.
-    let blind = Consuming::start(world.pool(), &queue, Reader);
+    // One consumer knows of no payloads; one lacks the codec: to both it is unreadable for good.
+    let blind = Consuming::start(world.pool(), &queue, None);
     let letter = |text: &str| Letter { text: text.into() };
     publish(world.pool(), Payloads::new().codec(Xor(7)).pack(&letter("secret")).await.unwrap()).await;
     publish(world.pool(), Payloads::new().pack(&letter("open")).await.unwrap()).await;
     until(world.pool(), "select count(*) = 1 from seen").await;
     blind.stop().await;
-    let without = Consuming::start(world.pool(), &queue, Unpacking::new(Payloads::new(), Reader));
+    let without = Consuming::start(world.pool(), &queue, Some(Payloads::new()));
     publish(world.pool(), Payloads::new().codec(Xor(8)).pack(&letter("secret too")).await.unwrap()).await;
     let json = OutboxMessage {
         content_type: "application/json".into(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use amends::Payloads;
 use async_trait::async_trait;
 use sqlx::PgConnection;
 use tokio::time::Instant;
@@ -45,6 +46,26 @@ pub(super) struct Many<H>(pub(super) H);
 impl<H: HandleBatch> Work for Many<H> {
     async fn work(&self, tx: &mut PgConnection, messages: &[Incoming]) -> Result<(), HandlerError> {
         self.0.handle(tx, messages).await
+    }
+}
+
+/// With their payloads as they were before they were packed.
+pub(super) struct Unpacked {
+    pub(super) payloads: Payloads,
+    pub(super) work: Arc<dyn Work>,
+}
+
+#[async_trait]
+impl Work for Unpacked {
+    async fn work(&self, tx: &mut PgConnection, messages: &[Incoming]) -> Result<(), HandlerError> {
+        if !messages.iter().any(Incoming::is_packed) {
+            return self.work.work(tx, messages).await;
+        }
+        let mut unpacked = Vec::with_capacity(messages.len());
+        for message in messages {
+            unpacked.push(if message.is_packed() { message.unpack(&self.payloads).await? } else { message.clone() });
+        }
+        self.work.work(tx, &unpacked).await
     }
 }
 

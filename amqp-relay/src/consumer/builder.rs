@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends::Message;
+use amends::{Message, Payloads};
 use amends_postgres::Hints;
 use sqlx::PgPool;
 use thiserror::Error;
 
-use super::batch::{Batching, Each, Work};
+use super::batch::{Batching, Each, Many, Unpacked, Work};
 use super::dead_letters::DeadLetters;
 use super::handler::{Handle, HandleBatch, Handler};
 use super::routes::Routes;
@@ -26,6 +26,7 @@ pub struct ConsumerBuilder {
     routes: Routes,
     handler: Option<Arc<dyn Handler>>,
     batch: Option<(Batching, Arc<dyn Work>)>,
+    payloads: Option<Payloads>,
     twice: Option<&'static str>,
 }
 
@@ -101,6 +102,7 @@ impl ConsumerBuilder {
             routes: Routes::default(),
             handler: None,
             batch: None,
+            payloads: None,
             twice: None,
         }
     }
@@ -168,7 +170,17 @@ impl ConsumerBuilder {
     /// # }
     /// ```
     pub fn batch(mut self, size: usize, wait: Duration, handler: impl HandleBatch) -> Self {
-        self.batch = Some((Batching { size, wait }, Arc::new(super::batch::Many(handler))));
+        self.batch = Some((Batching { size, wait }, Arc::new(Many(handler))));
+        self
+    }
+
+    /// Hands messages over unpacked: fetched from where their payloads are kept, decrypted, decompressed. Those that were never
+    /// packed come as they are.
+    ///
+    /// One whose payload cannot be had for good, such as of an encoding that is not registered here, is a dead letter, with the
+    /// reason; while a store cannot be reached, it is tried again, for ever.
+    pub fn payloads(mut self, payloads: Payloads) -> Self {
+        self.payloads = Some(payloads);
         self
     }
 
@@ -241,7 +253,7 @@ impl ConsumerBuilder {
     /// # Errors
     /// [`ConsumerError`] says what is missing, or what contradicts.
     pub fn build(self) -> Result<Consumer, ConsumerError> {
-        let Self { pool, url, name, queue, settings, routes, handler, batch, twice } = self;
+        let Self { pool, url, name, queue, settings, routes, handler, batch, payloads, twice } = self;
         let name = name.filter(|name| !name.is_empty()).ok_or(ConsumerError::NoName)?;
         if name.len() > 255 {
             return Err(ConsumerError::LongName(name));
@@ -265,6 +277,10 @@ impl ConsumerBuilder {
             (true, Some(handler), None) => (Arc::new(Each(handler)), None),
             (true, None, Some((batching, work))) => (work, Some(batching)),
             _ => return Err(ConsumerError::TwoWays(name)),
+        };
+        let work = match payloads {
+            Some(payloads) => Arc::new(Unpacked { payloads, work }),
+            None => work,
         };
         if let Some(Batching { size, .. }) = batching
             && size > usize::from(settings.prefetch)

@@ -143,7 +143,7 @@ impl PrivateBroker {
         answer.trim_end().to_owned()
     }
 
-    fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         ["startup.log", "log"].map(|name| fs::read_to_string(self.path(name)).unwrap_or_default()).concat()
     }
 }

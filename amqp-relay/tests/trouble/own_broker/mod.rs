@@ -1,6 +1,7 @@
 //! Trouble that others would notice: each of these tests has a broker of its own.
 
 mod alarm;
+mod consumer;
 mod credentials;
 mod health;
 mod outage;
