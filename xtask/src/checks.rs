@@ -66,6 +66,19 @@ pub(crate) fn run(runner_args: &[String]) -> Result<()> {
     failure.map_or(Ok(()), |error| Err(Error::from(error)))
 }
 
+/// The test of chaos alone, with more events and without the test runner's limit of time.
+///
+/// # Errors
+/// When a server cannot be had or the test fails.
+pub(crate) fn chaos(events: u64) -> Result<()> {
+    let urls = services::up()?;
+    services::can_run_own_broker()?;
+    let shell = workspace::shell()?;
+    let test = workspace::cargo(&shell, &["test", "-p", "amends-relay", "--test", "chaos", "--", "--nocapture"]);
+    let test = test.env(services::DATABASE_URL, &urls.database).env(services::AMQP_URL, &urls.amqp);
+    Ok(test.env("AMENDS_CHAOS_EVENTS", events.to_string()).run()?)
+}
+
 fn checks<'a>(shell: &'a Shell, urls: &Urls, own_broker: bool, runner_args: &[String]) -> Vec<Check<'a>> {
     let cargo = |args: &str| workspace::cargo(shell, &args.split(' ').collect::<Vec<_>>());
     let with_servers =

@@ -46,6 +46,12 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Kill relays and a broker again and again while events flow: the long run of the test of that name.
+    Chaos {
+        /// How many events.
+        #[arg(long, default_value_t = 100_000)]
+        events: u64,
+    },
     /// Seed bugs in a copy of what is committed, and see that the tests catch each of them.
     ///
     /// A mutant is a patch in `xtask/mutants`, whose header says which tests must catch it. They run on real servers, in a
@@ -72,6 +78,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Test { args } => checks::run(args),
         Command::Demo { args } => binary::run("demo", args),
         Command::Bench { args } => binary::run("bench", args),
+        Command::Chaos { events } => checks::chaos(*events),
         Command::Mutants { names } => mutants::run(names),
     }
 }
