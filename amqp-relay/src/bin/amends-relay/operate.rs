@@ -129,7 +129,7 @@ pub(crate) async fn held(pool: &PgPool, held: Held) -> Result<(), String> {
 }
 
 pub(crate) async fn replay(settings: &Settings, pool: PgPool, args: ReplayArgs) -> Result<(), String> {
-    let relay = Relay::new(pool.clone(), settings.broker()?, settings.relay_options());
+    let teller = Relay::new(pool.clone(), settings.broker()?, settings.relay_options());
     match Retold::oldest(&pool).await.map_err(text)? {
         Some(oldest) if oldest > args.since => {
             eprintln!("the oldest message that is retained is of {}; older ones are gone", oldest.to_rfc3339());
@@ -138,7 +138,7 @@ pub(crate) async fn replay(settings: &Settings, pool: PgPool, args: ReplayArgs) 
     }
     let ReplayArgs { since, until, types, key, to_queue: queue, rate } = args;
     let replay = Replay { until, types, key, queue, rate, ..Replay::since(since) };
-    let replayed = relay.replay(&replay).await.map_err(|error| error.to_string())?;
+    let replayed = teller.replay(&replay).await.map_err(|error| error.to_string())?;
     println!("published {} messages once more", replayed.published);
     let Some((id, reason)) = replayed.refused.first() else { return Ok(()) };
     Err(format!("{} messages were refused, the first is {}: {reason}", replayed.refused.len(), id.0))
