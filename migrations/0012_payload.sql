@@ -37,5 +37,5 @@ comment on view amends.debezium_outbox is
 -- all properties must fit into one frame. The library is stricter, and says more. Rows that are there already are not looked at.
 alter table amends.outbox add constraint outbox_fits check (
     octet_length(topic) <= 255 and octet_length(name) <= 255 and octet_length(content_type) <= 255
-    and octet_length(headers::text) + 3 * coalesce(octet_length(key), 0) <= 98304
+    and octet_length(headers::text) + coalesce(octet_length(key), 0) <= 98304
 ) not valid;

@@ -46,8 +46,8 @@ pub trait Message: Sized + Send + Sync {
 pub const MAX_PAYLOAD_BYTES: usize = 1 << 20;
 /// The longest topic, name, content type and name of a header, in bytes: AMQP has no room for more.
 pub const MAX_NAME_BYTES: usize = 255;
-/// The most that the headers of a message take, in bytes, with its key, which counts three times: 64 KiB. All properties of a
-/// message must fit into one frame of the broker, which is 128 KiB by default, with those that the relay adds.
+/// The most that the headers and the key of a message take, in bytes: 64 KiB. All properties of a message must fit into one frame
+/// of the broker, which is 128 KiB by default, with those that the relay adds.
 pub const MAX_HEADERS_BYTES: usize = 64 << 10;
 
 /// The header with the encodings of the payload, in the order in which they were applied; see [`Codec`](crate::Codec). The
@@ -145,6 +145,6 @@ impl OutboxMessage {
             let times = if ["traceparent", "tracestate"].contains(&name.as_str()) { 2 } else { 1 };
             times * (FRAMING + name.len() + value.len())
         };
-        self.headers.iter().map(size).sum::<usize>() + 3 * self.key.as_ref().map_or(0, String::len)
+        self.headers.iter().map(size).sum::<usize>() + self.key.as_ref().map_or(0, String::len)
     }
 }
