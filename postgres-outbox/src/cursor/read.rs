@@ -1,5 +1,7 @@
 //! The reading statement. It returns its own snapshot, and the value of the sequence.
 
+use std::collections::BTreeMap;
+
 use amends::{MessageId, OutboxMessage};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -31,17 +33,20 @@ const PAGE: &str = "
     ), page as (
         select * from (select * from fresh union all select * from late) u order by seq limit $6
     )
-    select state.snapshot::text as snapshot, state.value, page.seq, page.id, page.key, page.topic, page.name,
-        page.content_type, page.headers::text as headers, page.payload, page.created_at
-    from state left join page on true
-    order by page.seq";
+    select state.snapshot::text as snapshot, state.value, null::bigint as seq, null::uuid as id, null as key, null as topic,
+        null as name, null as content_type, null as headers, null::bytea as payload, null::timestamptz as created_at
+    from state
+    union all
+    select null, null, seq, id, key, topic, name, content_type, headers::text, payload, created_at from page
+    order by seq nulls first";
 
 #[derive(FromRow)]
 pub(super) struct Row {
+    /// Of the first row only, which has nothing else.
     #[sqlx(default)]
-    snapshot: String,
+    snapshot: Option<String>,
     #[sqlx(default)]
-    value: i64,
+    value: Option<i64>,
     seq: Option<i64>,
     id: Option<Uuid>,
     key: Option<String>,
@@ -61,7 +66,7 @@ pub(super) async fn page(
 ) -> Result<(Vec<Sequenced>, Snapshot, i64), sqlx::Error> {
     let pass = position.pass.as_ref();
     crate::hook::before("read page");
-    let rows: Vec<Row> = sqlx::query_as(PAGE)
+    let mut rows: Vec<Row> = sqlx::query_as(PAGE)
         .bind(lane)
         .bind(&position.prev)
         .bind(position.floor)
@@ -71,8 +76,8 @@ pub(super) async fn page(
         .bind(lanes)
         .fetch_all(conn)
         .await?;
-    let (snapshot, value) =
-        rows.first().map(|row| (row.snapshot.clone(), row.value)).ok_or(sqlx::Error::RowNotFound)?;
+    let first = rows.first_mut().and_then(|row| row.snapshot.take().zip(row.value));
+    let (snapshot, value) = first.ok_or(sqlx::Error::RowNotFound)?;
     Ok((rows.into_iter().filter_map(Row::message).collect(), snapshot, value))
 }
 
@@ -85,7 +90,10 @@ impl Row {
             key: self.key,
             content_type: self.content_type?,
             // Headers that another writer made of something else than texts are not worth stopping a lane for.
-            headers: serde_json::from_str(&self.headers?).unwrap_or_default(),
+            headers: match self.headers?.as_str() {
+                "{}" => BTreeMap::new(),
+                headers => serde_json::from_str(headers).unwrap_or_default(),
+            },
             payload: self.payload?,
         };
         Some(Sequenced { seq: self.seq?, created_at: self.created_at?, message })
