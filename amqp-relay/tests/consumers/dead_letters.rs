@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use amends_relay::{
-    ATTEMPTS_HEADER, CONSUMER_HEADER, EXCHANGE_HEADER, Handler, HandlerError, Incoming, Order, QueueTopology,
-    ROUTING_KEY_HEADER,
+    ATTEMPTS_HEADER, CONSUMER_HEADER, EXCHANGE_HEADER, Handler, HandlerError, Incoming, KEY_HEADER, Order,
+    QueueTopology, ROUTING_KEY_HEADER,
 };
 use async_trait::async_trait;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
@@ -156,9 +156,10 @@ async fn the_way_of_dead_letters_comes_back_after_somebody_deleted_it() {
 
     let exchange = format!("{}-dead", world.name);
     world.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
-    Sent { id: Some("2"), ..Sent::text("reject") }.to(&world).await;
+    Sent { id: Some("2"), key: Some("k"), ..Sent::text("reject") }.to(&world).await;
 
-    assert_eq!(dead(&world, &queue, 1).await[0].reason(), "never");
+    let dead = dead(&world, &queue, 1).await.remove(0);
+    assert_eq!((dead.reason().as_str(), dead.header(KEY_HEADER).as_str()), ("never", "k"), "with all that it carried");
     consuming.stop().await;
     world.clean_up().await;
 }
