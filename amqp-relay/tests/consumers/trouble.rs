@@ -156,6 +156,40 @@ async fn a_handler_that_returns_ok_over_a_failed_or_an_ended_transaction_has_han
     world.clean_up().await;
 }
 
+/// Waits for somebody else while it holds its transaction.
+struct Idle;
+
+#[async_trait]
+impl Handler for Idle {
+    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
+        write(tx, message).await?;
+        if message.payload == b"idle" {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_leaves_its_transaction_idle_for_too_long_fails_and_says_so() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let builder = consumer(&world, &queue).attempts(1).idle(Duration::from_millis(100));
+    let consuming = Consuming::start(builder.handler(Idle));
+    world.until_consumed(&queue.name).await;
+
+    for text in ["idle", "busy"] {
+        Sent::text(text).to(&world).await;
+    }
+    until(world.pool(), "select count(*) = 1 from ledger").await;
+
+    assert_eq!(ledger(&world).await, ["busy"]);
+    let reason = dead(&world, &queue, 1).await[0].reason();
+    assert!(reason.contains("idle-in-transaction timeout"), "{reason}");
+    consuming.stop().await;
+    world.clean_up().await;
+}
+
 /// Writes what it sees of the headers.
 struct Headers;
 
