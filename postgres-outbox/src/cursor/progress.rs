@@ -11,12 +11,22 @@ pub struct Progress {
     read_value: Option<i64>,
     /// A value that was read before a move that has committed since.
     known_value: Option<i64>,
+    gap: i64,
 }
+
+/// So many settled rows may be looked through by a read that finds nothing: it takes a few milliseconds.
+const GAP: i64 = 10_000;
 
 impl Progress {
     /// Nothing has been read behind this position.
     pub fn at(position: Position) -> Self {
-        Self { position, read_value: None, known_value: None }
+        Self { position, read_value: None, known_value: None, gap: GAP }
+    }
+
+    /// As [`at`](Self::at), with another limit to how far the floor may lag behind.
+    #[must_use]
+    pub fn with_gap(self, gap: i64) -> Self {
+        Self { gap, ..self }
     }
 
     /// Where the next read goes on.
@@ -37,7 +47,7 @@ impl Progress {
     /// Takes note of a read, and of the sequence's value at it. The answer is where the cursor moves once the page is
     /// settled; `None` if it stays where it is.
     pub fn read(&mut self, read: &Read, value: i64) -> Option<Position> {
-        let after = self.position.after(read, self.known_value);
+        let after = self.position.after(read, self.known_value, self.gap);
         self.read_value = Some(value);
         if after == self.position {
             return None;
