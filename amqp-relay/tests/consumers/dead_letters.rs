@@ -133,11 +133,11 @@ async fn a_dead_letter_that_has_nowhere_to_go_is_kept_and_goes_once_it_has_while
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let (topic, none) = (ExchangeKind::Topic, FieldTable::default());
     world.channel.exchange_declare(grave.as_str().into(), topic, durable, none).await.unwrap();
-    // Long enough for it to be tried there.
-    for number in 2..=40 {
+    // So many that it is tried there meanwhile.
+    for number in 2..=60 {
         Sent { key: Some("b"), ..Sent::text(&number.to_string()) }.to(&world).await;
-        until(world.pool(), &format!("select count(*) = {number} from ledger")).await;
     }
+    until(world.pool(), "select count(*) = 60 from ledger").await;
     declare_queue(&world, &grave, &grave, "#").await;
 
     assert_eq!(dead(&world, &queue, 1).await[0].reason(), "never");
