@@ -1,11 +1,15 @@
 -- Keys are spread over lanes, lanes over relays; what an operator does about messages that are held.
 
--- A message's lane follows from its key, so that their number can be changed.
-drop function amends.restart_lane(smallint, bigint);
-alter table amends.outbox drop column lane;
+-- A message's lane follows from its key, so that their number can be changed. The column stays: to drop it would wait for every
+-- transaction that has written a message, with all others behind it; and relays of before, which read it, go on until they are replaced.
+comment on column amends.outbox.lane is 'Not used any more.';
 
 alter table amends.held_message add column exchange text;
 comment on column amends.held_message.exchange is 'Where an operator has sent it instead.';
+
+-- What is due is found however much is held. Keys may be longer than what an index takes, so it has their hashes.
+create index held_message_key on amends.held_message (lane, hashtextextended(key, 0), seq);
+create index held_message_due on amends.held_message (lane, retry_at) where not parked;
 
 create table amends.layout (
     one        boolean     not null default true primary key check (one),
@@ -87,7 +91,7 @@ begin
 end $$;
 comment on function amends.finish_lanes() is 'For relays: begins with the new lanes, once all old ones have met.';
 
-create function amends.restart_lane(which smallint, cluster bigint) returns void
+create or replace function amends.restart_lane(which smallint, cluster bigint) returns void
 language sql security definer set search_path = pg_catalog, pg_temp as $$
     update amends.outbox set xid = '3' where xid <> '3' and amends.lane_of(key, id, (select lanes from amends.layout)) = which;
     update amends.layout set next_lanes = null, meeting = null where meeting is not null;
@@ -97,7 +101,7 @@ $$;
 comment on function amends.restart_lane(smallint, bigint) is
     'For relays, after a dump and restore into another cluster: the old transaction ids mean nothing, so every retained row counts as committed long ago.';
 
--- As before, but what every lane has passed is asked of all cursors.
+-- As before, but a message's lane follows from its key.
 create or replace function amends.drop_outbox_partition(part text, age interval) returns text
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -107,10 +111,11 @@ begin
     execute format($q$
         select pg_current_snapshot(), case
             when exists (select from amends.%1$I where created_at > clock_timestamp() - $1) then 'it is not old enough'
-            when (select count(*) from amends.cursor) < (select lanes from amends.layout)
-                or exists (
-                    select from amends.%1$I o cross join amends.cursor c where not pg_visible_in_snapshot(o.xid, c.prev)
-                ) then 'not all of it is published'
+            when exists (
+                select from amends.%1$I o cross join amends.layout l
+                    left join amends.cursor c on c.lane = amends.lane_of(o.key, o.id, l.lanes)
+                where c.lane is null or not pg_visible_in_snapshot(o.xid, c.prev)
+            ) then 'not all of it is published'
         end $q$, part) into seen, left_ using age;
     if left_ is not null then
         return left_;

@@ -99,3 +99,44 @@ async fn an_exchange_that_is_deleted_under_way_loses_nothing_and_stops_nobody() 
     relay.stop().await;
     world.clean_up().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_may_not_be_written_to_burns_no_attempts_whatever_its_name() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let internal = format!("{}-topic", world.name);
+    world.also_delete_exchange(internal.clone());
+    let options = ExchangeDeclareOptions { internal: true, ..ExchangeDeclareOptions::default() };
+    let declared =
+        world.channel.exchange_declare(internal.as_str().into(), ExchangeKind::Topic, options, FieldTable::default());
+    declared.await.unwrap();
+    let routes = vec![route("inner.*", &internal)];
+    let relay = world.relay(RelayOptions { routes, most_attempts: 1, ..world.options(vec![queue.clone()]) });
+    publish(world.pool(), "inner.one", "bad", 1..=20).await;
+    publish(world.pool(), "good.one", "good", 1..=20).await;
+    world.drain(&queue, 20).await;
+    until(world.pool(), "select count(*) = 20 and bool_or(reason like '%ACCESS_REFUSED%') from amends.held_message")
+        .await;
+    let attempts = "select max(attempts) = 0 and not bool_or(parked) from amends.held_message";
+    assert!(sqlx::query_scalar::<_, bool>(attempts).fetch_one(world.pool()).await.unwrap());
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_whose_name_amqp_cannot_carry_stops_nobody() {
+    let mut world = World::create().await;
+    let queue = world.queue("good", &["good.*"]);
+    let relay = world.relay(RelayOptions { most_attempts: 2, ..world.options(vec![queue.clone()]) });
+    publish(world.pool(), "lost.one", "a", 1..=1).await;
+    until(world.pool(), "select count(*) = 1 from amends.held_message").await;
+    let to = "update amends.held_message set exchange = repeat('x', 300), retry_at = now()";
+    sqlx::query(to).execute(world.pool()).await.unwrap();
+    until(world.pool(), "select parked and reason like '%longer than%' from amends.held_message").await;
+    publish(world.pool(), "good.one", "b", 1..=5).await;
+    world.drain(&queue, 5).await;
+    let epoch = "select epoch = 1 from amends.cursor";
+    assert!(sqlx::query_scalar::<_, bool>(epoch).fetch_one(world.pool()).await.unwrap(), "its session goes on");
+    relay.stop().await;
+    world.clean_up().await;
+}

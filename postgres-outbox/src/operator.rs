@@ -87,7 +87,7 @@ pub async fn release(pool: &PgPool, which: &Which) -> Result<u64, sqlx::Error> {
     act(pool, release, which).await
 }
 
-/// They are never published; those behind them follow. They stay in the outbox for as long as it is retained. The answer is how
+/// They are never published, unless they are on their way just now; those behind them follow. They stay in the outbox for as long as it is retained. The answer is how
 /// many.
 ///
 /// # Errors
@@ -103,16 +103,24 @@ async fn act(pool: &PgPool, statement: &'static str, which: &Which) -> Result<u6
     Ok(query.execute(pool).await?.rows_affected())
 }
 
+/// A short string of AMQP.
+const MOST_NAME_BYTES: usize = 255;
+
 /// They go to another exchange, under another routing key, or both, and are tried again at once. The answer is how many.
 ///
 /// # Errors
-/// Returns the database's error.
+/// Returns the database's error, or [`sqlx::Error::InvalidArgument`] for a name that AMQP cannot carry.
 pub async fn reroute(
     pool: &PgPool,
     which: &Which,
     exchange: Option<&str>,
     topic: Option<&str>,
 ) -> Result<u64, sqlx::Error> {
+    for (what, name) in [("exchange", exchange), ("topic", topic)] {
+        if name.is_some_and(|name| name.len() > MOST_NAME_BYTES) {
+            return Err(sqlx::Error::InvalidArgument(format!("the {what} may have {MOST_NAME_BYTES} bytes at most")));
+        }
+    }
     hook::before("reroute held");
     let rerouted = sqlx::query(which!(
         "update amends.held_message set parked = false, attempts = 0, retry_at = clock_timestamp(),

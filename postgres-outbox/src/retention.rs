@@ -134,8 +134,10 @@ const OLD_OUTBOX_ROWS: &str = "
     delete from amends.outbox_default where seq in (
         select o.seq from amends.outbox_default o
         where o.created_at < clock_timestamp() - $1 * interval '1 millisecond'
-            and (select count(*) from amends.cursor) >= (select lanes from amends.layout)
-            and not exists (select from amends.cursor c where not pg_visible_in_snapshot(o.xid, c.prev))
+            and exists (
+                select from amends.layout l join amends.cursor c on c.lane = amends.lane_of(o.key, o.id, l.lanes)
+                where pg_visible_in_snapshot(o.xid, c.prev)
+            )
         order by o.seq limit $2 for update skip locked
     )";
 

@@ -188,3 +188,39 @@ async fn held_messages_go_to_the_new_lane_of_their_key() {
     let lanes = "select count(distinct lane) from amends.held_message";
     assert_eq!(sqlx::query_scalar::<_, i64>(lanes).fetch_one(pool).await.unwrap(), 3);
 }
+
+#[tokio::test]
+async fn a_lane_without_messages_does_not_look_through_those_of_others_again_and_again() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    pool.execute("select amends.set_lanes(2)").await.unwrap();
+    Delivered::default().drain(&mut acquire(pool, 0).await.unwrap()).await;
+    assert!(Layout::finish(pool).await.unwrap());
+    pool.execute(
+        "insert into amends.outbox (id, key, topic, name, payload)
+         select gen_random_uuid(), 'key-1', 't', 't', '' from generate_series(1, 20000)",
+    )
+    .await
+    .unwrap();
+    let idle = "select 1 - amends.lane_of('key-1', gen_random_uuid(), 2::smallint)";
+    let idle: i32 = sqlx::query_scalar(idle).fetch_one(pool).await.unwrap();
+    let mut lane = acquire(pool, idle as i16).await.unwrap();
+    for _ in 0..5 {
+        let page = lane.read(100).await.unwrap();
+        assert!(page.messages.is_empty());
+        lane.settle(&page, &[]).await.unwrap();
+    }
+    let floor = "select floor from amends.cursor where lane = $1";
+    let floor: i64 = sqlx::query_scalar(floor).bind(idle as i16).fetch_one(pool).await.unwrap();
+    assert!(floor > 14_000, "{floor}");
+
+    // What comes for it then is not lost.
+    for key in 2..=20 {
+        write(&mut pool.acquire().await.unwrap(), key, 1).await;
+    }
+    let mut delivered = Delivered::default();
+    delivered.drain(&mut lane).await;
+    let its = "select count(*) from amends.outbox where amends.lane_of(key, id, 2::smallint) = $1";
+    let its: i64 = sqlx::query_scalar(its).bind(idle as i16).fetch_one(pool).await.unwrap();
+    assert_eq!(delivered.0.len() as i64, its);
+}

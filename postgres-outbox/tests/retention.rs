@@ -114,6 +114,23 @@ async fn what_a_slow_lane_has_not_read_is_kept() {
     assert_eq!(NOW.apply(pool).await.unwrap().dropped, ["outbox_0"]);
 }
 
+#[tokio::test]
+async fn a_lane_without_messages_keeps_no_partition() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    pool.execute("select amends.set_lanes(2)").await.unwrap();
+    drain(pool).await;
+    assert!(Layout::finish(pool).await.unwrap());
+    let insert =
+        "insert into amends.outbox (id, key, topic, name, payload) values (gen_random_uuid(), 'k', 't', 'n', '')";
+    pool.execute(insert).await.unwrap();
+    sqlx::query("select setval('amends.outbox_seq', 999999)").execute(pool).await.unwrap();
+    pool.execute(insert).await.unwrap();
+    let lane = "select amends.lane_of('k', gen_random_uuid(), 2::smallint)";
+    drain_lane(pool, sqlx::query_scalar(lane).fetch_one(pool).await.unwrap()).await;
+    assert_eq!(NOW.apply(pool).await.unwrap().dropped, ["outbox_0"]);
+}
+
 /// A week long ago, with a partition of its own.
 const OLD_WEEK: &str = "
     create table amends.saga_20200106 partition of amends.saga

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::relay::routes::Exchange;
+use crate::relay::wave::Verdict;
 
 /// The first pause; it doubles with each failure.
 const SHORTEST: Duration = Duration::from_millis(500);
@@ -24,8 +25,25 @@ struct Breaker {
 }
 
 impl Breakers {
+    /// Learns from what became of a wave; the answer is why an exchange takes nothing, if that is new.
+    pub(crate) fn learn<'v>(&mut self, exchange: &Exchange, verdicts: &'v [Verdict], now: Instant) -> Option<&'v str> {
+        let was_known = self.0.contains_key(exchange);
+        let mut why = None;
+        for verdict in verdicts {
+            match verdict {
+                Verdict::Unreachable(reason) => {
+                    self.trip(exchange, reason, now);
+                    why = Some(reason.as_str());
+                }
+                Verdict::Published | Verdict::Refused(_) => self.reset(exchange),
+                Verdict::Unknown => {}
+            }
+        }
+        why.filter(|_| !was_known)
+    }
+
     /// Nothing got through to it: it is left alone until a pause is over.
-    pub(crate) fn trip(&mut self, exchange: &Exchange, reason: &str, now: Instant) {
+    fn trip(&mut self, exchange: &Exchange, reason: &str, now: Instant) {
         // What was on its way when it tripped says nothing new.
         if self.shut(exchange, now).is_some() {
             return;
@@ -35,7 +53,7 @@ impl Breakers {
     }
 
     /// It has taken a message.
-    pub(crate) fn reset(&mut self, exchange: &Exchange) {
+    fn reset(&mut self, exchange: &Exchange) {
         self.0.remove(exchange);
     }
 

@@ -15,6 +15,9 @@ use crate::relay::session::Session;
 use crate::relay::{Relay, jitter, share};
 use crate::{RelayError, telemetry};
 
+/// The first pause before a relay that cannot work tries again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
 /// The lanes that this relay reads, each in a task of its own. Dropped, all of them end at once.
 #[derive(Default)]
 struct Reading {
@@ -25,7 +28,7 @@ struct Reading {
 impl Relay {
     /// Publishes its share of the lanes until `shutdown`.
     pub(super) async fn publish(&self, shutdown: &CancellationToken) {
-        let mut pause = Duration::from_millis(100);
+        let mut pause = SHORTEST_PAUSE;
         let mut reading = Reading::default();
         while !shutdown.is_cancelled() {
             if let Err(error) = self.share_lanes(&mut reading, shutdown, &mut pause).await {
@@ -72,12 +75,12 @@ impl Relay {
         let channel = broker::confirmed_channel(connection).await?;
         options.topology.provide(&channel).await?;
         self.state.connected();
-        *pause = Duration::from_millis(100);
         while !shutdown.is_cancelled() {
             if !connection.status().connected() {
                 return Err(RelayError::Deadline { what: "heartbeat", limit: options.lease });
             }
             let layout = Layout::look(&self.pool, self.id, &options.name, options.lease).await?;
+            *pause = SHORTEST_PAUSE;
             if layout.changing && Layout::finish(&self.pool).await? {
                 tracing::info!("the number of lanes has been changed");
                 continue;
@@ -87,7 +90,7 @@ impl Relay {
             moves.take.into_iter().for_each(|lane| reading.start(self.session(lane)));
             self.state.set_lanes(reading.stops.len());
             tokio::select! {
-                () = sleep((options.lease / 10).mul_f64(jitter())) => {}
+                () = sleep((options.lease / 5).mul_f64(jitter())) => {}
                 // A lane that has met the others, or that another relay has.
                 () = reading.ended() => {}
                 () = shutdown.cancelled() => {}

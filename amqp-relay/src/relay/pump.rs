@@ -14,13 +14,21 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{self, short};
 use crate::relay::RelayOptions;
 use crate::relay::breaker::Breakers;
-use crate::relay::held;
+use crate::relay::held::{self, Round};
 use crate::relay::routes::Routes;
 use crate::relay::state::Gate;
 use crate::relay::wake::Wake;
 use crate::relay::wave::{self, Target, Verdict};
 use crate::relay::window::{Wave, Window, unpublished};
 use crate::{RelayError, Topology, TopologyMode, telemetry};
+
+/// An operator may have released a held message.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// However much is held: while there is a backlog, the flow has so many times the time that held messages take.
+const FLOW_FIRST: u32 = 4;
+
+/// Nothing is read ahead of so many bytes.
+const MOST_BYTES: usize = 8 << 20;
 
 /// Waves on so many channels overlap: while one waits for its last confirms, others are on their way.
 const CHANNELS: usize = 4;
@@ -32,12 +40,16 @@ struct Pump<'a> {
     gate: Gate<'a>,
     target: Target,
     window: Window,
+    /// Held messages that are tried again; the window is empty then.
+    round: Option<Round>,
     breakers: Breakers,
     /// Channels without a wave.
     idle: Vec<(usize, Channel)>,
     flying: FuturesUnordered<BoxFuture<'static, Result<Flown, RelayError>>>,
     /// The last read found less than a page.
     drained: bool,
+    /// There was a page behind the last one that was read.
+    has_backlog: bool,
     next_held: Instant,
     wake: Wake,
 }
@@ -77,10 +89,12 @@ pub(super) async fn run(
         gate,
         target,
         window: Window::new(options.ordering, CHANNELS),
+        round: None,
         breakers: Breakers::default(),
         idle,
         flying: FuturesUnordered::new(),
         drained: false,
+        has_backlog: false,
         next_held: Instant::now(),
         wake,
     };
@@ -96,14 +110,18 @@ impl Pump<'_> {
             let stopping = shutdown.is_cancelled() || self.lane.has_arrived();
             if !stopping {
                 self.refill().await?;
+            } else if let Some(round) = &mut self.round {
+                round.end();
             }
             self.reopen().await?;
             self.launch();
             self.settle().await?;
-            if self.window.is_empty() {
-                if stopping {
-                    return Ok(());
-                }
+            // What is on its way to a broker that takes nothing is published again by whoever has the lane next.
+            let gives_up = shutdown.is_cancelled() && self.is_blocked();
+            if stopping && (self.is_settled() || gives_up) {
+                return Ok(());
+            }
+            if self.is_settled() {
                 self.retry_held().await?;
             }
             let until_held = if self.lane.has_held() { self.next_held - Instant::now() } else { Duration::MAX };
@@ -120,8 +138,12 @@ impl Pump<'_> {
     }
 
     fn has_more(&self) -> bool {
-        let is_idle = self.window.is_empty() && self.drained;
-        self.flying.is_empty() && !is_idle && !self.is_blocked() && !self.lane.has_arrived()
+        let may_read = self.is_settled() && !self.drained && !self.lane.has_arrived();
+        self.flying.is_empty() && !self.is_blocked() && (may_read || !self.is_settled())
+    }
+
+    fn is_settled(&self) -> bool {
+        self.window.is_empty() && self.round.is_none()
     }
 
     /// The broker takes nothing for now. What is on its way waits; it is no verdict.
@@ -133,11 +155,13 @@ impl Pump<'_> {
     async fn refill(&mut self) -> Result<(), RelayError> {
         while !self.drained
             && self.window.pending() < self.options.page / 2
+            && self.window.bytes() < MOST_BYTES
             && !self.held_is_due()
             && !self.is_blocked()
         {
             let page = self.lane.read(self.options.page).await?;
             self.drained = !page.full;
+            self.has_backlog = page.full;
             if !page.messages.is_empty() {
                 self.wake.busy();
             }
@@ -147,8 +171,9 @@ impl Pump<'_> {
         Ok(())
     }
 
+    /// Or under way.
     fn held_is_due(&self) -> bool {
-        self.lane.has_held() && Instant::now() >= self.next_held
+        self.round.is_some() || (self.lane.has_held() && Instant::now() >= self.next_held)
     }
 
     /// The broker closes a channel over a message, or over an exchange that is not there.
@@ -169,7 +194,11 @@ impl Pump<'_> {
         for (number, channel) in std::mem::take(&mut self.idle) {
             let breakers = &self.breakers;
             let shut = |exchange: &_| breakers.shut(exchange, now).map(|(_, reason)| reason.to_owned());
-            let Some(wave) = self.window.next_wave(self.options.wave, number, shut) else {
+            let wave = match &mut self.round {
+                Some(round) => round.next_wave(self.options.wave, number, shut),
+                None => self.window.next_wave(self.options.wave, number, shut),
+            };
+            let Some(wave) = wave else {
                 self.idle.push((number, channel));
                 continue;
             };
@@ -189,9 +218,13 @@ impl Pump<'_> {
         if let Some(oldest) = wave.messages().map(|message| message.created_at).min() {
             metrics::histogram!(telemetry::DELAY_SECONDS).record((now - oldest).as_seconds_f64().max(0.0));
         }
-        self.breakers.learn(&wave.exchange, &verdicts, Instant::now());
+        if let Some(reason) = self.breakers.learn(&wave.exchange, &verdicts, Instant::now()) {
+            let exchange = &wave.exchange;
+            tracing::warn!(%exchange, reason, "an exchange takes nothing; its messages are held, others flow on");
+        }
         let exchange = Arc::clone(&wave.exchange);
-        let (published, reasons) = self.window.judge(wave, verdicts);
+        let window = self.round.as_mut().map_or(&mut self.window, |round| &mut round.window);
+        let (published, reasons) = window.judge(wave, verdicts);
         metrics::counter!(telemetry::PUBLISHED).increment(published as u64);
         metrics::counter!(telemetry::REFUSED).increment(reasons.len() as u64);
         if let Some(reason) = reasons.first() {
@@ -204,27 +237,39 @@ impl Pump<'_> {
         while let Some((page, left)) = self.window.settled() {
             self.lane.settle(&page, &unpublished(&page, &left)).await?;
         }
+        if let Some(round) = &mut self.round
+            && let Some(pause) = round.settle(self.lane, &self.breakers, self.options.most_attempts).await?
+        {
+            let began = round.began;
+            self.round = None;
+            self.rest(began, pause);
+        }
         Ok(())
     }
 
+    /// Begins a round of held messages, if any is due.
     async fn retry_held(&mut self) -> Result<(), RelayError> {
         if !self.held_is_due() || self.is_blocked() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        let due = self.lane.due_held(held::AT_ONCE).await?;
+        if due.messages.is_empty() {
+            let next = due.next.unwrap_or(LOOK_EVERY).clamp(Duration::from_millis(100), LOOK_EVERY);
+            self.rest(began, next);
             return Ok(());
         }
         if self.options.topology.mode == TopologyMode::Declare {
             declare_again(self.connection, &self.options.topology).await?;
         }
-        let Some((_, channel)) = self.idle.first_mut() else { return Ok(()) };
-        let round = held::Round {
-            lane: self.lane,
-            connection: self.connection,
-            channel,
-            target: &self.target,
-            breakers: &mut self.breakers,
-            most_attempts: self.options.most_attempts,
-        };
-        self.next_held = round.run().await?;
+        self.round = Some(Round::new(due, &self.target.routes, began));
         Ok(())
+    }
+
+    /// Leaves the held messages alone for a while after what `began` then, a pause at least.
+    fn rest(&mut self, began: Instant, pause: Duration) {
+        let share = if self.has_backlog { FLOW_FIRST } else { 1 };
+        self.next_held = Instant::now() + pause.max(began.elapsed() * share);
     }
 }
 

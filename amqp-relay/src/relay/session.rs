@@ -6,7 +6,7 @@ use std::time::Duration;
 use amends_postgres::Hints;
 use amends_postgres::cursor::Lane;
 use sqlx::PgPool;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -16,6 +16,8 @@ use crate::relay::wake::Wake;
 use crate::relay::{RelayOptions, RelayState, jitter, pump};
 use crate::{RelayError, telemetry};
 
+/// The first pause before a lane is tried again.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a lane is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -35,14 +37,13 @@ impl Session {
     /// Reads the lane until `stop`, through every failure: it backs off, connects anew and goes on from the cursor. What had no
     /// confirm by then is published again. It ends early if another relay has the lane.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut pause = Duration::from_millis(100);
+        let mut pause = SHORTEST_PAUSE;
         while !stop.is_cancelled() {
-            let (error, did_work) = match self.once(&stop).await {
-                Ok(()) => return,
-                Err(failed) => failed,
-            };
-            if did_work {
-                pause = Duration::from_millis(100);
+            let began = Instant::now();
+            let Err(error) = self.once(&stop).await else { return };
+            // One that fails again soon, having got the lane or not, must not come back at once for ever.
+            if began.elapsed() > LONGEST_PAUSE {
+                pause = SHORTEST_PAUSE;
             }
             tracing::warn!(lane = self.lane, %error, retry_in = ?pause, "the relay's session ended; connecting anew");
             metrics::counter!(telemetry::RECONNECTS).increment(1);
@@ -54,14 +55,14 @@ impl Session {
     }
 
     /// The broker comes first: a relay that cannot publish must not hold the lane.
-    async fn once(&self, stop: &CancellationToken) -> Result<(), (RelayError, bool)> {
+    async fn once(&self, stop: &CancellationToken) -> Result<(), RelayError> {
         let options = &self.options;
         let name = format!("{} lane {}", options.name, self.lane);
-        let connection = broker::connect(&self.url, &name).await.map_err(|error| (error, false))?;
+        let connection = broker::connect(&self.url, &name).await?;
         let worked = match Lane::acquire(&self.pool, self.lane, self.relay, &options.name, options.lease).await {
-            Ok(Some(lane)) => self.work(lane, &connection, stop).await.map_err(|error| (error, true)),
+            Ok(Some(lane)) => self.work(lane, &connection, stop).await,
             Ok(None) => Ok(()),
-            Err(error) => Err((error.into(), false)),
+            Err(error) => Err(error.into()),
         };
         broker::close(&connection).await;
         worked

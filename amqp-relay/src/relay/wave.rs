@@ -54,7 +54,11 @@ pub(crate) async fn publish(
     exchange: &str,
     messages: &[&Sequenced],
 ) -> Result<Vec<Verdict>, RelayError> {
-    let exchange = short("exchange", exchange)?;
+    // From an operator, perhaps.
+    let exchange = match short("exchange", exchange) {
+        Ok(exchange) => exchange,
+        Err(error) => return Ok(vec![Verdict::Refused(error.to_string()); messages.len()]),
+    };
     let mut published = Box::pin(async {
         let mut publishes = Vec::with_capacity(messages.len());
         let mut unsendable = HashMap::new();
@@ -139,8 +143,9 @@ pub(super) fn decide(
         }
     }
     for (message, verdict) in messages.iter().zip(&mut verdicts) {
-        if let Some(reason) = returned.remove(&message.message.id.to_string()) {
-            *verdict = Verdict::Refused(reason);
+        // An id may be there twice: rows come from SQL, too.
+        if let Some(reason) = returned.get(&message.message.id.to_string()) {
+            *verdict = Verdict::Refused(reason.clone());
         }
     }
     let Some(first) = errors.first() else { return Ok(verdicts) };
@@ -174,9 +179,28 @@ fn closure(error: &lapin::Error) -> Option<Closure> {
     let text = amqp.get_message().as_str();
     let reason = format!("the broker closed the channel: {text}");
     match amqp.get_id() {
-        // Topics may be forbidden one by one.
-        ACCESS_REFUSED if text.contains("topic") => Some(Closure::Message(reason)),
+        // Topics may be forbidden one by one. An exchange may have "topic" in its name.
+        ACCESS_REFUSED if text.contains("access to topic '") => Some(Closure::Message(reason)),
         ACCESS_REFUSED | NOT_FOUND => Some(Closure::Exchange(reason)),
         _ => Some(Closure::Message(reason)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
+
+    use super::*;
+
+    #[test]
+    fn a_forbidden_topic_is_a_verdict_on_the_message_and_a_forbidden_exchange_is_none() {
+        let closed = |text: &str| {
+            let error = AMQPError::new(AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED), text.into());
+            closure(&lapin::ErrorKind::ProtocolError(error).into()).unwrap()
+        };
+        let topic = "ACCESS_REFUSED - write access to topic 'a.b' in exchange 'x' in vhost '/' refused for user 'u'";
+        assert!(matches!(closed(topic), Closure::Message(_)));
+        let exchange = "ACCESS_REFUSED - write access to exchange 'my-topic' in vhost '/' refused for user 'u'";
+        assert!(matches!(closed(exchange), Closure::Exchange(_)));
     }
 }

@@ -1,5 +1,6 @@
 //! The window of pages that were read and are not settled yet. Pure: it decides what may be published next.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -29,9 +30,12 @@ pub(crate) struct Window {
     channels: usize,
     pages: VecDeque<OpenPage>,
     first: u64,
+    /// What may be published next; in strict order of each key the first only.
     pending: VecDeque<Pending>,
-    /// Keys with an unconfirmed message.
-    busy: HashSet<Key>,
+    /// In strict order: the keys of what is pending or under way, and what waits behind it.
+    lines: HashMap<Key, VecDeque<Pending>>,
+    /// How many wait in lines.
+    in_lines: usize,
     /// Keys of which a message was refused since the window was last empty.
     blocked: HashSet<Key>,
     /// Messages that were in a wave whose channel was closed: one of them may be the cause.
@@ -42,6 +46,7 @@ type Key = Arc<str>;
 
 struct OpenPage {
     page: Arc<Page>,
+    bytes: usize,
     /// Messages without a verdict.
     undecided: usize,
     /// Why messages are not published, and whether the broker said so.
@@ -85,7 +90,8 @@ impl Window {
             pages: VecDeque::new(),
             first: 0,
             pending: VecDeque::new(),
-            busy: HashSet::new(),
+            lines: HashMap::new(),
+            in_lines: 0,
             blocked: HashSet::new(),
             suspects: HashSet::new(),
         }
@@ -97,7 +103,12 @@ impl Window {
 
     /// Messages that no wave has taken yet.
     pub(crate) fn pending(&self) -> usize {
-        self.pending.len()
+        self.pending.len() + self.in_lines
+    }
+
+    /// How large all messages are that are not settled yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pages.iter().map(|open| open.bytes).sum()
     }
 
     /// Adds the page that was read last. Messages of keys that are held wait with them.
@@ -105,25 +116,64 @@ impl Window {
         &mut self,
         page: Page,
         is_held: impl Fn(&str) -> bool,
-        exchange: impl Fn(&Sequenced) -> Exchange,
+        mut exchange: impl FnMut(&Sequenced) -> Exchange,
     ) {
         let number = self.first + self.pages.len() as u64;
         let mut unpublished = HashMap::new();
         for (index, sequenced) in page.messages.iter().enumerate() {
-            match sequenced.message.key.as_deref() {
-                Some(key) if is_held(key) => {
-                    unpublished.insert(index, (false, BEHIND.to_owned()));
-                }
-                key => self.pending.push_back(Pending {
-                    place: (number, index),
-                    key: key.map(Key::from),
-                    exchange: exchange(sequenced),
-                    channel: key.filter(|_| self.ordering == Ordering::Pipelined).map(|key| self.channel_of(key)),
-                }),
+            let key = sequenced.message.key.as_deref();
+            if key.is_some_and(|key| is_held(key) || self.blocked.contains(key)) {
+                unpublished.insert(index, (false, BEHIND.to_owned()));
+                continue;
             }
+            self.line_up(Pending {
+                place: (number, index),
+                key: key.map(Key::from),
+                exchange: exchange(sequenced),
+                channel: key.filter(|_| self.ordering == Ordering::Pipelined).map(|key| self.channel_of(key)),
+            });
         }
         let undecided = page.messages.len() - unpublished.len();
-        self.pages.push_back(OpenPage { page: Arc::new(page), undecided, unpublished });
+        let bytes = page.messages.iter().map(|sequenced| sequenced.message.payload.len()).sum();
+        self.pages.push_back(OpenPage { page: Arc::new(page), bytes, undecided, unpublished });
+    }
+
+    fn line_up(&mut self, next: Pending) {
+        if self.ordering == Ordering::Strict
+            && let Some(key) = &next.key
+        {
+            match self.lines.entry(Arc::clone(key)) {
+                Entry::Occupied(mut line) => {
+                    line.get_mut().push_back(next);
+                    self.in_lines += 1;
+                    return;
+                }
+                Entry::Vacant(line) => _ = line.insert(VecDeque::new()),
+            }
+        }
+        self.pending.push_back(next);
+    }
+
+    /// The next of a key of which one was published.
+    fn go_on(&mut self, key: &Key) {
+        let Some(line) = self.lines.get_mut(key) else { return };
+        match line.pop_front() {
+            Some(next) => {
+                self.in_lines -= 1;
+                self.pending.push_front(next);
+            }
+            None => _ = self.lines.remove(key),
+        }
+    }
+
+    /// Nothing of a key is published for now.
+    fn block(&mut self, key: Option<Key>) {
+        let Some(key) = key else { return };
+        for behind in self.lines.remove(&key).into_iter().flatten() {
+            self.in_lines -= 1;
+            self.leave(behind.place, false, BEHIND.to_owned());
+        }
+        self.blocked.insert(key);
     }
 
     fn channel_of(&self, key: &str) -> usize {
@@ -141,7 +191,7 @@ impl Window {
         shut: impl Fn(&Exchange) -> Option<String>,
     ) -> Option<Wave> {
         let mut taken: Vec<Pending> = Vec::new();
-        let mut later = VecDeque::new();
+        let mut later = Vec::new();
         // What is skipped stays in front, and what is of its key behind it.
         let mut skipped: HashSet<Key> = HashSet::new();
         while taken.len() < most {
@@ -150,13 +200,10 @@ impl Window {
                 self.leave(next.place, false, BEHIND.to_owned());
                 continue;
             }
-            let is_free = next.key.as_ref().is_none_or(|key| {
-                let is_busy = self.ordering == Ordering::Strict && self.busy.contains(key);
-                !is_busy && !skipped.contains(key)
-            });
+            let is_free = next.key.as_ref().is_none_or(|key| !skipped.contains(key));
             if is_free && let Some(reason) = shut(&next.exchange) {
-                self.blocked.extend(next.key);
                 self.leave(next.place, false, reason);
+                self.block(next.key);
                 continue;
             }
             let is_suspect = self.suspects.contains(&next.place);
@@ -165,17 +212,15 @@ impl Window {
                 && (taken.is_empty() || (!is_suspect && taken[0].exchange == next.exchange));
             if !fits {
                 skipped.extend(next.key.clone());
-                later.push_back(next);
+                later.push(next);
                 continue;
             }
-            self.busy.extend(next.key.clone());
             taken.push(next);
             if is_suspect {
                 break;
             }
         }
-        later.append(&mut self.pending);
-        self.pending = later;
+        later.into_iter().rev().for_each(|next| self.pending.push_front(next));
         let exchange = taken.first()?.exchange.clone();
         let mut numbers: Vec<u64> = taken.iter().map(|taken| taken.place.0).collect();
         numbers.sort_unstable();
@@ -189,23 +234,21 @@ impl Window {
         let (mut published, mut reasons) = (0, Vec::new());
         let mut again = Vec::new();
         for (taken, verdict) in wave.taken.into_iter().zip(verdicts) {
-            if let Some(key) = &taken.key {
-                self.busy.remove(key);
-            }
             self.suspects.remove(&taken.place);
             match verdict {
                 Verdict::Published => {
                     published += 1;
                     self.open_page(taken.place.0).undecided -= 1;
+                    taken.key.iter().for_each(|key| self.go_on(key));
                 }
                 Verdict::Refused(reason) => {
-                    self.blocked.extend(taken.key);
                     reasons.push(reason.clone());
                     self.leave(taken.place, true, reason);
+                    self.block(taken.key);
                 }
                 Verdict::Unreachable(reason) => {
-                    self.blocked.extend(taken.key);
                     self.leave(taken.place, false, reason);
+                    self.block(taken.key);
                 }
                 Verdict::Unknown => {
                     self.suspects.insert(taken.place);
@@ -256,4 +299,79 @@ pub(crate) fn unpublished<'a>(page: &'a Page, left: &[Left]) -> Vec<Unpublished<
             reason: amends::sanitize(reason),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use amends::{MessageId, OutboxMessage};
+
+    use super::*;
+
+    fn page(keys: impl Iterator<Item = &'static str>) -> Page {
+        let message = |(seq, key): (i64, &str)| Sequenced {
+            seq,
+            created_at: chrono::Utc::now(),
+            message: OutboxMessage {
+                id: MessageId::new(),
+                topic: "t".into(),
+                name: "t".into(),
+                key: Some(key.into()),
+                content_type: String::new(),
+                headers: std::collections::BTreeMap::new(),
+                payload: vec![0; 10],
+            },
+        };
+        Page::of((1..).zip(keys).map(message).collect())
+    }
+
+    fn window(ordering: Ordering, keys: impl Iterator<Item = &'static str>) -> Window {
+        let mut window = Window::new(ordering, 4);
+        window.push(page(keys), |_| false, |_| "x".into());
+        window
+    }
+
+    fn publish(window: &mut Window, channel: usize) -> Vec<i64> {
+        let Some(wave) = window.next_wave(100, channel, |_| None) else { return Vec::new() };
+        let seqs: Vec<i64> = wave.messages().map(|message| message.seq).collect();
+        window.judge(wave, vec![Verdict::Published; seqs.len()]);
+        seqs
+    }
+
+    #[test]
+    fn each_wave_has_one_message_of_a_key_however_many_there_are() {
+        const MANY: usize = 50_000;
+        let mut window = window(Ordering::Strict, std::iter::repeat_n("hot", MANY).chain(["other"]));
+        assert_eq!((window.pending(), window.bytes()), (MANY + 1, 10 * MANY + 10));
+        assert_eq!(publish(&mut window, 0), [1, MANY as i64 + 1], "what is behind it is not held up");
+        for seq in 2..=MANY as i64 {
+            let wave = window.next_wave(100, 0, |_| None).unwrap();
+            assert!(window.next_wave(100, 1, |_| None).is_none(), "one at a time");
+            assert_eq!(wave.messages().map(|message| message.seq).collect::<Vec<_>>(), [seq]);
+            window.judge(wave, vec![Verdict::Published]);
+        }
+        let (_, left) = window.settled().unwrap();
+        assert!(left.is_empty() && window.is_empty() && window.pending() == 0);
+    }
+
+    #[test]
+    fn what_is_behind_a_refused_message_or_for_a_shut_exchange_is_left_with_its_key() {
+        let mut window = window(Ordering::Strict, ["a", "b", "a", "b"].into_iter());
+        let wave = window.next_wave(100, 0, |_| None).unwrap();
+        window.judge(wave, vec![Verdict::Refused("no".into()), Verdict::Published]);
+        assert!(window.next_wave(100, 0, |_| Some("shut".into())).is_none());
+        window.push(page(["a", "b", "c"].into_iter()), |_| false, |_| "x".into());
+        assert_eq!(publish(&mut window, 0), [3]);
+        let (_, left) = window.settled().unwrap();
+        let reasons: Vec<_> = left.iter().map(|(index, refused, reason)| (*index, *refused, reason.as_str())).collect();
+        assert_eq!(reasons, [(0, true, "no"), (2, false, BEHIND), (3, false, "shut")]);
+        assert_eq!(window.settled().unwrap().1.len(), 2, "those of the next page wait with them");
+    }
+
+    #[test]
+    fn a_pipelined_key_goes_by_one_channel_only() {
+        let mut window = window(Ordering::Pipelined, std::iter::repeat_n("a", 10));
+        let waves: Vec<_> = (0..4).filter_map(|channel| window.next_wave(3, channel, |_| None)).collect();
+        assert_eq!(waves.len(), 1);
+        assert_eq!(waves[0].messages().map(|message| message.seq).collect::<Vec<_>>(), [1, 2, 3]);
+    }
 }

@@ -6,7 +6,7 @@ use amends_relay::Topology;
 use tokio::task::block_in_place;
 
 use crate::binary::Binary;
-use crate::support::{World, amqp_url, publish};
+use crate::support::{World, amqp_url, publish, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_password_of_the_database_is_taken_from_its_file_without_a_restart() {
@@ -43,5 +43,29 @@ async fn a_changed_password_of_the_database_is_taken_from_its_file_without_a_res
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'; drop role {role}"
     ))
     .await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_fails_again_and_again_comes_back_less_and_less_often() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let relay = world.relay(world.options(vec![queue.clone()]));
+    publish(world.pool(), "thing.happened", "k", 1..=3).await;
+    world.drain(&queue, 3).await;
+    let pool = world.pool();
+    sqlx::raw_sql("alter table amends.outbox rename to away; create table since as select clock_timestamp() as at")
+        .execute(pool)
+        .await
+        .unwrap();
+    until(pool, "select clock_timestamp() > at + interval '6 seconds' from since").await;
+
+    let sessions: i64 = sqlx::query_scalar("select epoch from amends.cursor").fetch_one(pool).await.unwrap();
+    assert!((3..=15).contains(&sessions), "{sessions} sessions");
+
+    sqlx::query("alter table amends.away rename to outbox").execute(pool).await.unwrap();
+    publish(pool, "thing.happened", "k", 4..=6).await;
+    world.drain(&queue, 3).await;
+    relay.stop().await;
     world.clean_up().await;
 }

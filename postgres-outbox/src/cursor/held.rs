@@ -25,9 +25,9 @@ pub struct Unpublished<'a> {
 /// What of the held messages is due.
 #[derive(Debug)]
 pub struct Due {
-    /// By seq; several of one key may be among them.
+    /// First the first of each key, then those behind it; each key in its order.
     pub messages: Vec<Held>,
-    /// In so long the next one is; `None` if all others wait for an operator, or for one of their key.
+    /// In so long the next one may be; `None` if all others wait for an operator, or for one of their key.
     pub next: Option<Duration>,
 }
 
@@ -68,33 +68,74 @@ pub(super) async fn keys(conn: &mut PgConnection, lane: i16) -> Result<(HashSet<
     Ok((keys.into_iter().flatten().collect(), any))
 }
 
-/// A key is due if its first message is: those behind it wait for it, also while it is parked.
+/// Which of these keys messages are held of, and whether there is any held message at all.
+pub(super) async fn still(
+    conn: &mut PgConnection,
+    lane: i16,
+    keys: &[&str],
+) -> Result<(HashSet<String>, bool), sqlx::Error> {
+    hook::before("held keys");
+    let (held, any): (Vec<String>, bool) = sqlx::query_as(
+        "select array(
+            select key from unnest($2::text[]) as asked(key) where exists (
+                select from amends.held_message h
+                where h.lane = $1 and hashtextextended(h.key, 0) = hashtextextended(asked.key, 0) and h.key = asked.key
+            )
+         ), exists (select from amends.held_message where lane = $1)",
+    )
+    .bind(lane)
+    .bind(keys)
+    .fetch_one(conn)
+    .await?;
+    Ok((held.into_iter().collect(), any))
+}
+
+/// So many of one key at most, and so many bytes beyond the first.
+const OF_A_KEY: i64 = 100;
+const MOST_BYTES: i64 = 8 << 20;
+
+/// A key is due if its first message is: those behind it wait for it, also while it is parked. Whose turn was longest ago comes
+/// first, so that many that fail again and again hold up no others.
 pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Result<Due, sqlx::Error> {
     hook::before("due held");
+    // `now()` is when the statement began, and unlike the clock may bound the scan of an index.
     let rows: Vec<Row> = sqlx::query_as(
-        "with first as (
-            select distinct on (coalesce(key, id::text)) seq, key, parked, retry_at <= clock_timestamp() as is_due
-            from amends.held_message where lane = $1
-            order by coalesce(key, id::text), seq
+        "with due as (
+            select h.seq, h.key from amends.held_message h
+            where h.lane = $1 and not h.parked and h.retry_at <= now() and not exists (
+                select from amends.held_message e
+                where e.lane = $1 and hashtextextended(e.key, 0) = hashtextextended(h.key, 0) and e.key = h.key and e.seq < h.seq
+            )
+            order by h.retry_at limit $2
          )
-         select h.seq, h.id, h.key, h.topic, h.name, h.content_type, h.headers::text as headers, h.payload, h.created_at, h.attempts,
-            h.exchange
-         from amends.held_message h join first f on h.seq = f.seq or h.key = f.key
-         where h.lane = $1 and not f.parked and f.is_due
-         order by h.seq limit $2",
+         select seq, id, key, topic, name, content_type, headers::text as headers, payload, created_at, attempts, exchange
+         from (
+            select m.*, sum(octet_length(m.payload)) over (order by m.nth, m.seq) - octet_length(m.payload) as bytes_before
+            from due cross join lateral (
+                select 0::bigint as nth, h.* from amends.held_message h where h.lane = $1 and h.seq = due.seq
+                union all (
+                    select row_number() over (order by h.seq) as nth, h.* from amends.held_message h
+                    where h.lane = $1 and hashtextextended(h.key, 0) = hashtextextended(due.key, 0) and h.key = due.key
+                        and h.seq > due.seq
+                    order by h.seq limit $3
+                )
+            ) m
+         ) m
+         where bytes_before < $4
+         order by nth, seq limit $2",
     )
     .bind(lane)
     .bind(limit as i64)
+    .bind(OF_A_KEY)
+    .bind(MOST_BYTES)
     .fetch_all(&mut *conn)
     .await?;
     let next: Option<f64> = sqlx::query_scalar(
-        "select extract(epoch from min(retry_at) - clock_timestamp())::float8 from (
-            select distinct on (coalesce(key, id::text)) retry_at, parked from amends.held_message where lane = $1
-            order by coalesce(key, id::text), seq
-         ) first where not parked and retry_at > clock_timestamp()",
+        "select extract(epoch from retry_at - now())::float8 from amends.held_message
+         where lane = $1 and not parked and retry_at > now() order by retry_at limit 1",
     )
     .bind(lane)
-    .fetch_one(conn)
+    .fetch_optional(conn)
     .await?;
     let next = next.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
     Ok(Due { messages: rows.into_iter().map(Row::held).collect(), next })

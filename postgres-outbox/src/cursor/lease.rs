@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::columns::{Bound, OutboxColumns};
@@ -63,11 +63,20 @@ pub(super) async fn take(
     };
     if written_in != system && system != 0 {
         tracing::warn!(lane, "the database was restored into another cluster; publishing everything retained again");
-        sqlx::query("select amends.restart_lane($1, $2)").bind(lane).bind(system).execute(conn).await?;
+        restart(conn, lane, system).await?;
         return Ok(Some(Taken { epoch, position: start, lanes, meeting: None }));
     }
     let pass = pass.zip(pass_seq).zip(pass_floor).map(|((snapshot, seq), floor)| Pass { snapshot, seq, floor });
     Ok(Some(Taken { epoch, position: Position { prev, floor, pass }, lanes, meeting }))
+}
+
+/// It touches every retained message, which may take long.
+async fn restart(conn: &mut PgConnection, lane: i16, system: i64) -> Result<(), sqlx::Error> {
+    hook::before("restart lane");
+    let mut tx = conn.begin().await?;
+    sqlx::query("set local statement_timeout = 0").execute(&mut *tx).await?;
+    sqlx::query("select amends.restart_lane($1, $2)").bind(lane).bind(system).execute(&mut *tx).await?;
+    tx.commit().await
 }
 
 /// 0 where it may not be read: then a restore cannot be noticed.

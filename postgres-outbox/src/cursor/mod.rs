@@ -117,7 +117,7 @@ impl Lane {
             held_keys: HashSet::new(),
             has_held: false,
         };
-        taken.reload_held().await?;
+        (taken.held_keys, taken.has_held) = held::keys(&mut taken.conn, lane).await?;
         tracing::info!(lane, epoch, held = taken.has_held, "this relay reads the lane now");
         Ok(Some(taken))
     }
@@ -138,17 +138,12 @@ impl Lane {
         self.has_held
     }
 
-    async fn reload_held(&mut self) -> Result<(), sqlx::Error> {
-        (self.held_keys, self.has_held) = held::keys(&mut self.conn, self.number).await?;
-        Ok(())
-    }
-
     /// Messages of this key wait for an earlier one that the broker would not take.
     pub fn is_held(&self, key: &str) -> bool {
         self.held_keys.contains(key)
     }
 
-    /// Reads the next page, behind those that were read and not settled yet.
+    /// Reads the next page, behind those that were read and not settled yet: so many messages at most, and fewer if they are large.
     ///
     /// # Errors
     /// Returns the database's error.
@@ -158,11 +153,9 @@ impl Lane {
             return Ok(Page { messages: Vec::new(), full: false, after: None });
         }
         let lane = (self.number, self.lanes);
-        let (messages, snapshot, value) = read::page(&mut self.conn, lane, self.progress.position(), limit).await?;
-        let full = messages.len() == limit;
-        let read = Read { snapshot, last_seq: messages.last().map(|message| message.seq), full };
+        let (messages, read, value) = read::page(&mut self.conn, lane, self.progress.position(), limit).await?;
         let after = self.progress.read(&read, value);
-        Ok(Page { messages, full, after })
+        Ok(Page { messages, full: read.full, after })
     }
 
     /// Moves the persisted cursor past a page. Messages of it that are not published go to the held ones in the same
@@ -201,16 +194,37 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn due_held(&mut self, limit: usize) -> Result<Due, LaneError> {
-        Ok(held::due(&mut self.conn, self.number, limit).await?)
+        let due = held::due(&mut self.conn, self.number, limit).await?;
+        if due.messages.is_empty() && due.next.is_none() {
+            // An operator may have discarded them all.
+            self.free_held(HashSet::new()).await?;
+        }
+        Ok(due)
+    }
+
+    /// Those of these keys of which nothing is held any more are free.
+    async fn free_held(&mut self, keys: HashSet<&str>) -> Result<(), LaneError> {
+        let keys: Vec<&str> = keys.into_iter().collect();
+        let (still, any) = held::still(&mut self.conn, self.number, &keys).await?;
+        self.has_held = any;
+        if !any {
+            self.held_keys.clear();
+        }
+        for key in keys.into_iter().filter(|key| !still.contains(*key)) {
+            self.held_keys.remove(key);
+        }
+        Ok(())
     }
 
     /// Removes held messages that are published now; a key whose last one it was returns to the fast path.
     ///
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
-    pub async fn settle_held(&mut self, seqs: &[i64]) -> Result<(), LaneError> {
-        held::remove(&mut self.conn, self.number, self.epoch, seqs).await?;
-        Ok(self.reload_held().await?)
+    pub async fn settle_held(&mut self, published: &[&Sequenced]) -> Result<(), LaneError> {
+        let seqs: Vec<i64> = published.iter().map(|message| message.seq).collect();
+        held::remove(&mut self.conn, self.number, self.epoch, &seqs).await?;
+        let keys: HashSet<&str> = published.iter().filter_map(|held| held.message.key.as_deref()).collect();
+        self.free_held(keys).await
     }
 
     /// Records that the broker refused held messages again: they are retried with growing pauses, then parked.

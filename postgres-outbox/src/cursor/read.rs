@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
-use crate::cursor::{Position, Sequenced, Snapshot};
+use crate::cursor::{Position, Read, Sequenced};
 
 /// Two ranges that cannot overlap: rows of transactions that began to be visible after `prev`, which have a seq above the
 /// floor, and rows of those that were open in `prev`, looked up one by one (`offset 0` keeps the planner from scanning the
@@ -31,14 +31,22 @@ const PAGE: &str = "
         ) o
         order by o.seq limit $6
     ), page as (
-        select * from (select * from fresh union all select * from late) u order by seq limit $6
+        select * from (
+            select u.*, lead(u.seq) over by_seq is not null as more,
+                sum(octet_length(u.payload)) over by_seq - octet_length(u.payload) as bytes_before
+            from (select * from fresh union all select * from late) u
+            window by_seq as (order by u.seq)
+        ) u where bytes_before < $8 order by seq limit $6
     )
     select state.snapshot::text as snapshot, state.value, null::bigint as seq, null::uuid as id, null as key, null as topic,
-        null as name, null as content_type, null as headers, null::bytea as payload, null::timestamptz as created_at
+        null as name, null as content_type, null as headers, null::bytea as payload, null::timestamptz as created_at, false as more
     from state
     union all
-    select null, null, seq, id, key, topic, name, content_type, headers::text, payload, created_at from page
+    select null, null, seq, id, key, topic, name, content_type, headers::text, payload, created_at, more from page
     order by seq nulls first";
+
+/// A page takes no further message beyond so many bytes: what is read ahead is in memory.
+const MOST_BYTES: i64 = 8 << 20;
 
 #[derive(FromRow)]
 pub(super) struct Row {
@@ -56,6 +64,8 @@ pub(super) struct Row {
     headers: Option<String>,
     payload: Option<Vec<u8>>,
     created_at: Option<DateTime<Utc>>,
+    #[sqlx(default)]
+    more: bool,
 }
 
 pub(super) async fn page(
@@ -63,7 +73,7 @@ pub(super) async fn page(
     (lane, lanes): (i16, i16),
     position: &Position,
     limit: usize,
-) -> Result<(Vec<Sequenced>, Snapshot, i64), sqlx::Error> {
+) -> Result<(Vec<Sequenced>, Read, i64), sqlx::Error> {
     let pass = position.pass.as_ref();
     crate::hook::before("read page");
     let mut rows: Vec<Row> = sqlx::query_as(PAGE)
@@ -74,11 +84,16 @@ pub(super) async fn page(
         .bind(pass.map_or(0, |pass| pass.seq))
         .bind(limit as i64)
         .bind(lanes)
+        .bind(MOST_BYTES)
         .fetch_all(conn)
         .await?;
     let first = rows.first_mut().and_then(|row| row.snapshot.take().zip(row.value));
     let (snapshot, value) = first.ok_or(sqlx::Error::RowNotFound)?;
-    Ok((rows.into_iter().filter_map(Row::message).collect(), snapshot, value))
+    let more = rows.last().is_some_and(|last| last.more);
+    let messages: Vec<Sequenced> = rows.into_iter().filter_map(Row::message).collect();
+    let last_seq = messages.last().map(|message| message.seq);
+    let read = Read { snapshot, last_seq, full: more || messages.len() == limit };
+    Ok((messages, read, value))
 }
 
 impl Row {

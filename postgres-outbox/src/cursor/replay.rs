@@ -7,7 +7,7 @@ use crate::cursor::Sequenced;
 use crate::cursor::read::Row;
 use crate::hook;
 
-/// Retained messages of a time that every lane has passed, read page by page in the order of the outbox.
+/// Retained messages that their lanes have passed, read page by page in the order of the outbox.
 ///
 /// What is not published yet, or is held, is not among them: it must not overtake those before it.
 #[derive(Debug, Clone)]
@@ -34,8 +34,10 @@ impl Retold {
              from amends.outbox o
              where o.seq > $1 and o.created_at >= $2 and ($3::timestamptz is null or o.created_at < $3)
                 and ($4::text is null or o.key = $4)
-                and (select count(*) from amends.cursor) >= (select lanes from amends.layout)
-                and not exists (select from amends.cursor c where not pg_visible_in_snapshot(o.xid, c.prev))
+                and exists (
+                    select from amends.layout l join amends.cursor c on c.lane = amends.lane_of(o.key, o.id, l.lanes)
+                    where pg_visible_in_snapshot(o.xid, c.prev)
+                )
                 and not exists (select from amends.held_message h where h.seq = o.seq)
              order by o.seq limit $5",
         )

@@ -111,7 +111,7 @@ impl Lane {
                 let position = world.progress.position();
                 let after = position.after(&read, Some(value));
                 let moves = after != *position;
-                world.progress = Progress::at(after.clone());
+                world.progress = Progress::at(after.clone()).far(1);
                 moves.then_some(after)
             }
         };
@@ -141,7 +141,7 @@ impl Lane {
         let pages = std::mem::take(&mut world.pages);
         pages.iter().take(published).for_each(|page| Self::publish(world, &page.rows));
         world.reading = None;
-        world.progress = Progress::at(world.cursor.clone());
+        world.progress = Progress::at(world.cursor.clone()).far(1);
         world.value_before = 0;
         world.crashes += 1;
     }
@@ -169,7 +169,7 @@ impl Model for Lane {
         vec![World {
             db: Database::new(self.keys.len()),
             cursor: Position::start(),
-            progress: Progress::at(Position::start()),
+            progress: Progress::at(Position::start()).far(1),
             value_before: 0,
             reading: None,
             pages: VecDeque::new(),
