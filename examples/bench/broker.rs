@@ -30,12 +30,14 @@ pub(crate) struct Bench {
     messages: usize,
 }
 
-/// The best rates of some rounds, in messages a second.
+/// What some rounds gave: the best rates, in messages a second, and the medians of the ratios within a round.
 #[derive(Default)]
 pub(crate) struct Rates {
     pub(crate) raw: f64,
     pub(crate) strict: f64,
     pub(crate) pipelined: f64,
+    pub(crate) strict_over_raw: f64,
+    pub(crate) pipelined_over_raw: f64,
 }
 
 impl Bench {
@@ -45,13 +47,20 @@ impl Bench {
 
     /// In turns, so that all meet the same noise of the machine.
     pub(crate) async fn rounds(&self, rounds: usize) -> Result<Rates, Fault> {
-        let mut best = Rates::default();
+        let (mut best, mut ratios) = (Rates::default(), (Vec::new(), Vec::new()));
         for round in 1..=rounds {
-            eprintln!("relay, {:?} queue: round {round}, raw, strict and pipelined …", self.kind);
-            best.raw = best.raw.max(self.raw().await?);
-            best.strict = best.strict.max(self.relayed(Ordering::Strict).await?);
-            best.pipelined = best.pipelined.max(self.relayed(Ordering::Pipelined).await?);
+            eprint!("relay, {:?} queue: round {round}, raw, strict and pipelined …", self.kind);
+            let raw = self.raw().await?;
+            let strict = self.relayed(Ordering::Strict).await?;
+            let pipelined = self.relayed(Ordering::Pipelined).await?;
+            eprintln!(" {raw:.0}, {strict:.0}, {pipelined:.0} messages/s");
+            best.raw = best.raw.max(raw);
+            best.strict = best.strict.max(strict);
+            best.pipelined = best.pipelined.max(pipelined);
+            ratios.0.push(strict / raw);
+            ratios.1.push(pipelined / raw);
         }
+        (best.strict_over_raw, best.pipelined_over_raw) = (median(ratios.0), median(ratios.1));
         Ok(best)
     }
 
@@ -137,6 +146,11 @@ impl Bench {
     fn queue(&self) -> QueueTopology {
         QueueTopology { kind: self.kind, ..QueueTopology::new(NAME, NAME, ["#"]) }
     }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Nothing was ever written or published.

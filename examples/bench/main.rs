@@ -30,9 +30,27 @@ struct Options {
     /// Instead of all else, how a backlog of so many messages drains.
     #[arg(long)]
     backlog: Option<i64>,
+    /// Only these parts; the file then has only their results.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
     /// Where the results go.
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Sagas a second, against a commit a step.
+    Sagas,
+    /// The relay against a raw client, on a classic queue.
+    Classic,
+    /// The same on a quorum queue.
+    Quorum,
+    /// A minute under an old snapshot, and behind a transaction that has written.
+    Flow,
+    /// From a commit to the consumer.
+    Latency,
 }
 
 #[tokio::main]
@@ -42,7 +60,7 @@ async fn main() -> Result<(), Fault> {
     let database = Database::create().await?;
     let measured = match options.backlog {
         Some(messages) => backlog(&database.pool, messages).await,
-        None => measure(&database.pool, scale).await,
+        None => measure(&database.pool, scale, &options.parts).await,
     };
     database.drop().await?;
     let results = measured?;
@@ -71,8 +89,29 @@ async fn backlog(pool: &PgPool, messages: i64) -> Result<Results, Fault> {
     Ok(results)
 }
 
-async fn measure(pool: &PgPool, scale: usize) -> Result<Results, Fault> {
-    let (mut results, mut strict) = (BTreeMap::new(), 0.0_f64);
+async fn measure(pool: &PgPool, scale: usize, wanted: &[Part]) -> Result<Results, Fault> {
+    let (mut results, url) = (Results::new(), amqp_url()?);
+    let wants = |part| wanted.is_empty() || wanted.contains(&part);
+    if wants(Part::Sagas) {
+        sagas(pool, scale, &mut results).await?;
+    }
+    // Long enough that the start of a relay does not count for much.
+    if wants(Part::Classic) {
+        relay(&broker::Bench::new(pool, &url, QueueKind::Classic, 60_000 * scale)?, "", &mut results).await?;
+    }
+    if wants(Part::Quorum) {
+        relay(&broker::Bench::new(pool, &url, QueueKind::Quorum, 120_000 * scale)?, "_quorum", &mut results).await?;
+    }
+    if wants(Part::Flow) {
+        flow(pool, &url, &mut results).await?;
+    }
+    if wants(Part::Latency) {
+        latency(pool, &url, &mut results).await?;
+    }
+    Ok(results)
+}
+
+async fn sagas(pool: &PgPool, scale: usize, results: &mut Results) -> Result<(), Fault> {
     eprintln!("sagas: 1 024 in flight, three call steps each …");
     let sagas = best_of(3, || sagas::orchestrated(pool, 1024, 30_720 * scale)).await?;
     eprintln!("sagas: the same rows, a commit a step …");
@@ -80,24 +119,28 @@ async fn measure(pool: &PgPool, scale: usize) -> Result<Results, Fault> {
     results.insert("sagas_per_second".into(), sagas);
     results.insert("commit_per_step_sagas_per_second".into(), raw);
     results.insert("saga_over_commit_per_step".into(), sagas / raw);
+    Ok(())
+}
 
-    let url = amqp_url()?;
-    for (kind, suffix) in [(QueueKind::Classic, ""), (QueueKind::Quorum, "_quorum")] {
-        let rates = broker::Bench::new(pool, &url, kind, 40_000 * scale)?.rounds(3).await?;
-        for (name, rate) in [
-            ("raw_messages_per_second", rates.raw),
-            ("relay_strict_messages_per_second", rates.strict),
-            ("relay_pipelined_messages_per_second", rates.pipelined),
-            ("relay_strict_over_raw", rates.strict / rates.raw),
-            ("relay_pipelined_over_raw", rates.pipelined / rates.raw),
-        ] {
-            results.insert(format!("{name}{suffix}"), rate);
-        }
-        strict = strict.max(rates.strict);
+async fn relay(bench: &broker::Bench, suffix: &str, results: &mut Results) -> Result<(), Fault> {
+    let rates = bench.rounds(5).await?;
+    for (name, rate) in [
+        ("raw_messages_per_second", rates.raw),
+        (STRICT, rates.strict),
+        ("relay_pipelined_messages_per_second", rates.pipelined),
+        ("relay_strict_over_raw", rates.strict_over_raw),
+        ("relay_pipelined_over_raw", rates.pipelined_over_raw),
+    ] {
+        results.insert(format!("{name}{suffix}"), rate);
     }
+    Ok(())
+}
 
+const STRICT: &str = "relay_strict_messages_per_second";
+
+async fn flow(pool: &PgPool, url: &str, results: &mut Results) -> Result<(), Fault> {
     eprintln!("flow: as it is, under an old snapshot, as it is, behind a transaction that has written, as it is …");
-    let flow = flow::Flow::start(pool, &url).await?;
+    let flow = flow::Flow::start(pool, url).await?;
     let (short, minute) = (Duration::from_secs(20), Duration::from_mins(1));
     // To warm up.
     flow.rate(Meanwhile::Nothing, short / 4).await?;
@@ -110,14 +153,17 @@ async fn measure(pool: &PgPool, scale: usize) -> Result<Results, Fault> {
         results.insert(name.into(), rate / f64::midpoint(normal, after));
         normal = after;
     }
-    flow.finish().await?;
+    flow.finish().await
+}
 
+/// Half of the load is half of what the relay makes of a queue of the same kind; 6 000 messages a second, if that was not measured.
+async fn latency(pool: &PgPool, url: &str, results: &mut Results) -> Result<(), Fault> {
     eprintln!("latency: idle, then under half of the relay's load …");
-    let mut latency = latency::Bench::start(pool, &url).await?;
+    let half = results.get(STRICT).copied().unwrap_or(12_000.0) / 2.0;
+    let mut latency = latency::Bench::start(pool, url).await?;
     results.insert("commit_to_consumer_p50_ms".into(), latency.p50_ms(100, 0.0).await?);
-    results.insert("commit_to_consumer_p50_ms_half_load".into(), latency.p50_ms(100, strict / 2.0).await?);
-    latency.finish().await?;
-    Ok(results)
+    results.insert("commit_to_consumer_p50_ms_half_load".into(), latency.p50_ms(100, half).await?);
+    latency.finish().await
 }
 
 /// The best of a few: the noise of a machine only ever slows.

@@ -177,7 +177,7 @@ async fn a_listener_whose_connection_is_killed_is_made_anew() {
     assert_eq!(killed, 2, "one that listens and one that tells");
     timeout(SOON, async {
         while bell.is_reliable() {
-            bell.rung().await
+            bell.rung().await;
         }
     })
     .await
@@ -269,7 +269,7 @@ async fn listener(pool: &PgPool) -> PgListener {
 async fn reliable(bell: &mut BellListener) {
     timeout(SOON * 2, async {
         while !bell.is_reliable() {
-            bell.rung().await
+            bell.rung().await;
         }
     })
     .await

@@ -347,3 +347,26 @@ fn fastrand_like(seed: u64) -> impl FnMut(u64) -> u64 {
         (state >> 33) % below
     }
 }
+
+/// Otherwise each look of an idle relay would go through millions of rows that are settled.
+#[tokio::test]
+async fn behind_a_long_pass_an_idle_lane_reads_only_what_is_new() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    sqlx::query(
+        "insert into amends.outbox (id, topic, name, payload) select gen_random_uuid(), 't', 't', '' from generate_series(1, 12000)",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    let mut lane = acquire(pool).await;
+    while !read_and_settle(&mut lane, 5000).await.is_empty() {}
+    for _ in 0..2 {
+        assert!(read_and_settle(&mut lane, 5000).await.is_empty());
+    }
+
+    let floor: i64 = sqlx::query_scalar("select floor from amends.cursor").fetch_one(pool).await.unwrap();
+    assert!(floor >= 12000, "{floor}");
+    commit_one(pool, "new").await;
+    assert_eq!(read_and_settle(&mut lane, 10).await, ["new"]);
+}

@@ -1,5 +1,7 @@
 //! The reading statement. It returns its own snapshot, and the value of the sequence.
 
+use std::collections::BTreeMap;
+
 use amends::{MessageId, OutboxMessage};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection};
@@ -36,20 +38,23 @@ const PAGE: &str = "
             window by_seq as (order by u.seq)
         ) u where bytes_before < $8 order by seq limit $6
     )
-    select state.snapshot::text as snapshot, state.value, page.seq, page.id, page.key, page.topic, page.name,
-        page.content_type, page.headers::text as headers, page.payload, page.created_at, coalesce(page.more, false) as more
-    from state left join page on true
-    order by page.seq";
+    select state.snapshot::text as snapshot, state.value, null::bigint as seq, null::uuid as id, null as key, null as topic,
+        null as name, null as content_type, null as headers, null::bytea as payload, null::timestamptz as created_at, false as more
+    from state
+    union all
+    select null, null, seq, id, key, topic, name, content_type, headers::text, payload, created_at, more from page
+    order by seq nulls first";
 
 /// A page takes no further message beyond so many bytes: what is read ahead is in memory.
 const MOST_BYTES: i64 = 8 << 20;
 
 #[derive(FromRow)]
 pub(super) struct Row {
+    /// Of the first row only, which has nothing else.
     #[sqlx(default)]
-    snapshot: String,
+    snapshot: Option<String>,
     #[sqlx(default)]
-    value: i64,
+    value: Option<i64>,
     seq: Option<i64>,
     id: Option<Uuid>,
     key: Option<String>,
@@ -71,7 +76,7 @@ pub(super) async fn page(
 ) -> Result<(Vec<Sequenced>, Read, i64), sqlx::Error> {
     let pass = position.pass.as_ref();
     crate::hook::before("read page");
-    let rows: Vec<Row> = sqlx::query_as(PAGE)
+    let mut rows: Vec<Row> = sqlx::query_as(PAGE)
         .bind(lane)
         .bind(&position.prev)
         .bind(position.floor)
@@ -82,8 +87,9 @@ pub(super) async fn page(
         .bind(MOST_BYTES)
         .fetch_all(conn)
         .await?;
-    let (first, last) = rows.first().zip(rows.last()).ok_or(sqlx::Error::RowNotFound)?;
-    let (snapshot, value, more) = (first.snapshot.clone(), first.value, last.more);
+    let first = rows.first_mut().and_then(|row| row.snapshot.take().zip(row.value));
+    let (snapshot, value) = first.ok_or(sqlx::Error::RowNotFound)?;
+    let more = rows.last().is_some_and(|last| last.more);
     let messages: Vec<Sequenced> = rows.into_iter().filter_map(Row::message).collect();
     let last_seq = messages.last().map(|message| message.seq);
     let read = Read { snapshot, last_seq, full: more || messages.len() == limit };
@@ -99,7 +105,10 @@ impl Row {
             key: self.key,
             content_type: self.content_type?,
             // Headers that another writer made of something else than texts are not worth stopping a lane for.
-            headers: serde_json::from_str(&self.headers?).unwrap_or_default(),
+            headers: match self.headers?.as_str() {
+                "{}" => BTreeMap::new(),
+                headers => serde_json::from_str(headers).unwrap_or_default(),
+            },
             payload: self.payload?,
         };
         Some(Sequenced { seq: self.seq?, created_at: self.created_at?, message })

@@ -6,6 +6,7 @@ mod credentials;
 mod health;
 mod outage;
 mod tls;
+mod verdicts;
 
 use amends_relay::{QueueKind, QueueTopology, RelayOptions};
 use tokio::task::JoinHandle;

@@ -29,6 +29,8 @@ pub(crate) struct Lane {
     pub(crate) defaults: Defaults,
     /// The read looks up the transactions that were open in the cursor's snapshot.
     pub(crate) reads_late_rows: bool,
+    /// A read that finds nothing moves the cursor if the floor lags by more.
+    pub(crate) gap: i64,
     pub(crate) crashes: u8,
 }
 
@@ -39,6 +41,7 @@ impl Lane {
         floor: Floor::Lagged,
         defaults: Defaults::XidFirst,
         reads_late_rows: true,
+        gap: 100,
         crashes: 1,
     };
 }
@@ -109,9 +112,9 @@ impl Lane {
                     _ => 0,
                 };
                 let position = world.progress.position();
-                let after = position.after(&read, Some(value));
+                let after = position.after(&read, Some(value), self.gap);
                 let moves = after != *position;
-                world.progress = Progress::at(after.clone()).far(1);
+                world.progress = Progress::at(after.clone()).with_gap(self.gap);
                 moves.then_some(after)
             }
         };
@@ -137,11 +140,11 @@ impl Lane {
         world.progress.moved();
     }
 
-    fn crash(world: &mut World, published: usize) {
+    fn crash(&self, world: &mut World, published: usize) {
         let pages = std::mem::take(&mut world.pages);
         pages.iter().take(published).for_each(|page| Self::publish(world, &page.rows));
         world.reading = None;
-        world.progress = Progress::at(world.cursor.clone()).far(1);
+        world.progress = Progress::at(world.cursor.clone()).with_gap(self.gap);
         world.value_before = 0;
         world.crashes += 1;
     }
@@ -169,7 +172,7 @@ impl Model for Lane {
         vec![World {
             db: Database::new(self.keys.len()),
             cursor: Position::start(),
-            progress: Progress::at(Position::start()).far(1),
+            progress: Progress::at(Position::start()).with_gap(self.gap),
             value_before: 0,
             reading: None,
             pages: VecDeque::new(),
@@ -205,7 +208,7 @@ impl Model for Lane {
             }
             Action::FinishReading => self.finish_reading(&mut world),
             Action::PublishAndMove => Self::publish_and_move(&mut world),
-            Action::PublishAndCrash(pages) => Self::crash(&mut world, pages),
+            Action::PublishAndCrash(pages) => self.crash(&mut world, pages),
         }
         Some(world)
     }
