@@ -58,8 +58,9 @@ impl Incoming {
         let no = |reason: String| HandlerError::Reject(format!("message {} is no `{}`: {reason}", self.id, M::NAME));
         for header in [CONTENT_ENCODING_HEADER, CLAIM_CHECK_HEADER] {
             if let Some(value) = self.headers.get(header) {
-                let problem =
-                    format!("its header `{header}` is `{value}`; give the consumer its `payloads`, or `unpack` it");
+                let problem = format!(
+                    "its header `{header}` is `{value}`; give the consumer its payloads (`ConsumerBuilder::payloads`)"
+                );
                 return Err(no(problem));
             }
         }

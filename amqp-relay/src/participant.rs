@@ -92,7 +92,12 @@ impl Incoming {
                 work.send(tx, &kept).await?;
             }
             Passage::Nothing if undo => work.undone(tx).await?,
-            Passage::Again(None) | Passage::Nothing => {}
+            Passage::Nothing => {}
+            Passage::Again(None) => tracing::warn!(
+                message = self.id,
+                key = work.key,
+                "a saga asks again for what was carried out without an answer; end each way through the handler with one"
+            ),
         }
         Ok(None)
     }

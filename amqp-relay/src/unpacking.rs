@@ -5,18 +5,13 @@ use amends::{CLAIM_CHECK_HEADER, CONTENT_ENCODING_HEADER, Payloads};
 use crate::{HandlerError, Incoming};
 
 impl Incoming {
-    /// Its payload is encoded, or is kept elsewhere: [`read`](Self::read) takes it only unpacked.
-    pub fn is_packed(&self) -> bool {
+    /// Its payload is encoded, or is kept elsewhere.
+    pub(crate) fn is_packed(&self) -> bool {
         self.headers.contains_key(CONTENT_ENCODING_HEADER) || self.headers.contains_key(CLAIM_CHECK_HEADER)
     }
 
-    /// The message with its payload as it was before [`Payloads::pack`]. A consumer that is given its
-    /// [`payloads`](crate::ConsumerBuilder::payloads) does it for every message.
-    ///
-    /// # Errors
-    /// [`HandlerError::Unavailable`] if the store of payloads cannot be reached; [`HandlerError::Reject`] with the reason if the
-    /// payload can never be had here.
-    pub async fn unpack(&self, payloads: &Payloads) -> Result<Self, HandlerError> {
+    /// The message with its payload as it was before [`Payloads::pack`].
+    pub(crate) async fn unpack(&self, payloads: &Payloads) -> Result<Self, HandlerError> {
         let unpacked = payloads.unpack(&self.headers, self.payload.clone()).await;
         let payload = unpacked.map_err(|error| {
             if error.is_passing() {

@@ -130,7 +130,12 @@ impl OutboxMessage {
         }
         let advice = "move what does not route or trace the message into its payload";
         within("headers and the key", self.headers_bytes(), MAX_HEADERS_BYTES, advice)?;
-        let texts = [("topic", Some(&self.topic)), ("name", Some(&self.name)), ("key", self.key.as_ref())];
+        let texts = [
+            ("topic", Some(&self.topic)),
+            ("name", Some(&self.name)),
+            ("content type", Some(&self.content_type)),
+            ("key", self.key.as_ref()),
+        ];
         match texts.iter().find(|(_, text)| text.is_some_and(|text| text.contains('\0'))) {
             Some((part, _)) => Err(Error::Json { what: of(part), source: JsonError::Nul }),
             None => Ok(()),

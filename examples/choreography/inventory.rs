@@ -3,8 +3,7 @@
 use amends::Message;
 use amends::asyncapi::Document;
 use amends_postgres::Outbox;
-use amends_relay::{Handler, HandlerError, Incoming};
-use async_trait::async_trait;
+use amends_relay::{ConsumerBuilder, HandlerError, Incoming};
 use sqlx::PgConnection;
 
 use crate::events::{OutOfStock, PaymentTaken, StockReleased, StockReserved, Undeliverable};
@@ -12,7 +11,7 @@ use crate::service::Service;
 
 pub(crate) struct Inventory;
 
-async fn reserve(tx: &mut PgConnection, paid: PaymentTaken) -> Result<(), HandlerError> {
+async fn reserve(tx: &mut PgConnection, paid: PaymentTaken, _: &Incoming) -> Result<(), HandlerError> {
     let PaymentTaken { order, sku, qty, to } = paid;
     let taken = sqlx::query("update stock set qty = qty - $2 where sku = $1 and qty >= $2")
         .bind(&sku)
@@ -33,7 +32,8 @@ async fn reserve(tx: &mut PgConnection, paid: PaymentTaken) -> Result<(), Handle
     Ok(())
 }
 
-async fn release(tx: &mut PgConnection, order: i64) -> Result<(), HandlerError> {
+async fn release(tx: &mut PgConnection, failed: Undeliverable, _: &Incoming) -> Result<(), HandlerError> {
+    let Undeliverable { order } = failed;
     sqlx::query(
         "with back as (delete from reservation where order_id = $1 returning sku, qty)
          update stock set qty = stock.qty + back.qty from back where stock.sku = back.sku",
@@ -45,19 +45,6 @@ async fn release(tx: &mut PgConnection, order: i64) -> Result<(), HandlerError> 
     Ok(())
 }
 
-#[async_trait]
-impl Handler for Inventory {
-    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        if let Some(paid) = message.read::<PaymentTaken>()? {
-            reserve(tx, paid).await
-        } else if let Some(Undeliverable { order }) = message.read()? {
-            release(tx, order).await
-        } else {
-            Ok(())
-        }
-    }
-}
-
 impl Service for Inventory {
     const NAME: &'static str = "inventory";
     const TABLES: &'static str = "
@@ -65,6 +52,10 @@ impl Service for Inventory {
         create table reservation (order_id bigint primary key, sku text not null references stock, qty int not null);
         insert into stock values ('mug', 10000, 10000), ('lamp', 5, 5)";
     const HEARS: &'static [&'static str] = &[PaymentTaken::NAME, Undeliverable::NAME];
+
+    fn handle(consumer: ConsumerBuilder) -> ConsumerBuilder {
+        consumer.on(reserve).on(release)
+    }
 
     fn describe(document: Document) -> Document {
         let document = document.receives::<PaymentTaken>().receives::<Undeliverable>();

@@ -3,8 +3,7 @@
 use amends::asyncapi::Document;
 use amends::{Error, Message};
 use amends_postgres::Outbox;
-use amends_relay::{Handler, HandlerError, Incoming};
-use async_trait::async_trait;
+use amends_relay::{ConsumerBuilder, HandlerError, Incoming};
 use sqlx::PgConnection;
 
 use crate::events::{OrderPlaced, ParcelShipped, PaymentRefunded, PaymentRefused};
@@ -29,26 +28,24 @@ async fn ends(tx: &mut PgConnection, order: i64, status: &str) -> Result<(), Han
     Ok(())
 }
 
-#[async_trait]
-impl Handler for Orders {
-    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        if let Some(ParcelShipped { order }) = message.read()? {
-            ends(tx, order, "shipped").await
-        } else if let Some(PaymentRefused { order }) = message.read()? {
-            ends(tx, order, "cancelled").await
-        } else if let Some(PaymentRefunded { order }) = message.read()? {
-            ends(tx, order, "cancelled").await
-        } else {
-            Ok(())
-        }
-    }
-}
-
 impl Service for Orders {
     const NAME: &'static str = "order";
     const TABLES: &'static str =
         "create table orders (id bigint primary key, status text not null, cents bigint not null)";
     const HEARS: &'static [&'static str] = &[ParcelShipped::NAME, PaymentRefused::NAME, PaymentRefunded::NAME];
+
+    fn handle(consumer: ConsumerBuilder) -> ConsumerBuilder {
+        consumer
+            .on(async |tx: &mut PgConnection, event: ParcelShipped, _: &Incoming| {
+                ends(tx, event.order, "shipped").await
+            })
+            .on(async |tx: &mut PgConnection, event: PaymentRefused, _: &Incoming| {
+                ends(tx, event.order, "cancelled").await
+            })
+            .on(async |tx: &mut PgConnection, event: PaymentRefunded, _: &Incoming| {
+                ends(tx, event.order, "cancelled").await
+            })
+    }
 
     fn describe(document: Document) -> Document {
         document

@@ -3,8 +3,7 @@
 use amends::Message;
 use amends::asyncapi::Document;
 use amends_postgres::Outbox;
-use amends_relay::{Handler, HandlerError, Incoming};
-use async_trait::async_trait;
+use amends_relay::{ConsumerBuilder, HandlerError, Incoming};
 use sqlx::PgConnection;
 
 use crate::events::{OrderPlaced, OutOfStock, PaymentRefunded, PaymentRefused, PaymentTaken, StockReleased};
@@ -12,7 +11,7 @@ use crate::service::Service;
 
 pub(crate) struct Payments;
 
-async fn take(tx: &mut PgConnection, placed: OrderPlaced) -> Result<(), HandlerError> {
+async fn take(tx: &mut PgConnection, placed: OrderPlaced, _: &Incoming) -> Result<(), HandlerError> {
     let OrderPlaced { order, customer, cents, sku, qty, to } = placed;
     let paid = sqlx::query("update customer set cents = cents - $2 where name = $1 and cents >= $2")
         .bind(customer.as_str())
@@ -45,21 +44,6 @@ async fn refund(tx: &mut PgConnection, order: i64) -> Result<(), HandlerError> {
     Ok(())
 }
 
-#[async_trait]
-impl Handler for Payments {
-    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        if let Some(placed) = message.read::<OrderPlaced>()? {
-            take(tx, placed).await
-        } else if let Some(OutOfStock { order }) = message.read()? {
-            refund(tx, order).await
-        } else if let Some(StockReleased { order }) = message.read()? {
-            refund(tx, order).await
-        } else {
-            Ok(())
-        }
-    }
-}
-
 impl Service for Payments {
     const NAME: &'static str = "payment";
     const TABLES: &'static str = "
@@ -72,6 +56,13 @@ impl Service for Payments {
         );
         insert into customer values ('ada', 1000000), ('bob', 1000000), ('poor', 100)";
     const HEARS: &'static [&'static str] = &[OrderPlaced::NAME, OutOfStock::NAME, StockReleased::NAME];
+
+    fn handle(consumer: ConsumerBuilder) -> ConsumerBuilder {
+        consumer
+            .on(take)
+            .on(async |tx: &mut PgConnection, event: OutOfStock, _: &Incoming| refund(tx, event.order).await)
+            .on(async |tx: &mut PgConnection, event: StockReleased, _: &Incoming| refund(tx, event.order).await)
+    }
 
     fn describe(document: Document) -> Document {
         let document = document.receives::<OrderPlaced>().receives::<OutOfStock>().receives::<StockReleased>();

@@ -1,17 +1,20 @@
 //! What all four services are: tables, a relay that publishes their outbox, and a consumer of the events they hear.
 
 use amends::asyncapi::Document;
-use amends_relay::{AmqpUrl, Consumer, Handler, Order, QueueTopology, Relay, RelayOptions, Topology};
+use amends_relay::{AmqpUrl, Consumer, ConsumerBuilder, Order, QueueTopology, Relay, RelayOptions, Topology};
 use shop::service::Failure;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// A service: whatever it hears, it handles in the transaction of its own database in which it publishes what follows.
-pub(crate) trait Service: Handler + Sized {
+pub(crate) trait Service {
     const NAME: &'static str;
     const TABLES: &'static str;
     const HEARS: &'static [&'static str];
+
+    /// Says who handles what it hears.
+    fn handle(consumer: ConsumerBuilder) -> ConsumerBuilder;
 
     /// Its interface, for others.
     fn describe(document: Document) -> Document;
@@ -26,7 +29,6 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) async fn start<S: Service>(
-        service: S,
         pool: PgPool,
         amqp: &AmqpUrl,
         exchange: &str,
@@ -52,13 +54,8 @@ impl Running {
             },
         );
         // Events of one order come in order; orders do not wait for each other.
-        let consumer = Consumer::builder(pool.clone(), amqp.clone())
-            .name(S::NAME)
-            .queue(queue)
-            .order(Order::Key)
-            .concurrency(4)
-            .handler(service)
-            .build()?;
+        let consumer = Consumer::builder(pool.clone(), amqp.clone()).name(S::NAME).queue(queue);
+        let consumer = S::handle(consumer.order(Order::Key).concurrency(4)).build()?;
         let (publishing, until, stop) = (relay.clone(), shutdown.clone(), shutdown.clone());
         let tasks = [
             tokio::spawn(async move { publishing.run(until).await }),

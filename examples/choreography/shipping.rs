@@ -3,8 +3,7 @@
 use amends::Message;
 use amends::asyncapi::Document;
 use amends_postgres::Outbox;
-use amends_relay::{Handler, HandlerError, Incoming};
-use async_trait::async_trait;
+use amends_relay::{ConsumerBuilder, HandlerError, Incoming};
 use sqlx::PgConnection;
 
 use crate::events::{ParcelShipped, StockReserved, Undeliverable};
@@ -12,7 +11,8 @@ use crate::service::Service;
 
 pub(crate) struct Shipping;
 
-async fn ship(tx: &mut PgConnection, StockReserved { order, to }: StockReserved) -> Result<(), HandlerError> {
+async fn ship(tx: &mut PgConnection, reserved: StockReserved, _: &Incoming) -> Result<(), HandlerError> {
+    let StockReserved { order, to } = reserved;
     if to == "Atlantis" {
         Outbox::publish(tx, &Undeliverable { order }).await?;
         return Ok(());
@@ -26,20 +26,14 @@ async fn ship(tx: &mut PgConnection, StockReserved { order, to }: StockReserved)
     Ok(())
 }
 
-#[async_trait]
-impl Handler for Shipping {
-    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        match message.read::<StockReserved>()? {
-            Some(reserved) => ship(tx, reserved).await,
-            None => Ok(()),
-        }
-    }
-}
-
 impl Service for Shipping {
     const NAME: &'static str = "shipping";
     const TABLES: &'static str = "create table parcel (order_id bigint primary key, receiver text not null)";
     const HEARS: &'static [&'static str] = &[StockReserved::NAME];
+
+    fn handle(consumer: ConsumerBuilder) -> ConsumerBuilder {
+        consumer.on(ship)
+    }
 
     fn describe(document: Document) -> Document {
         document.receives::<StockReserved>().sends::<ParcelShipped>().sends::<Undeliverable>()

@@ -48,10 +48,10 @@ impl World {
         let (amqp, shutdown): (AmqpUrl, _) = (self.amqp_url.parse()?, CancellationToken::new());
         // Whoever drops this run, as Ctrl-C does, also stops the services.
         let _stop = shutdown.clone().drop_guard();
-        let order = Running::start(Orders, self.pool(Orders::NAME), &amqp, &self.name, &shutdown).await?;
-        let payment = Running::start(Payments, self.pool(Payments::NAME), &amqp, &self.name, &shutdown).await?;
-        let inventory = Running::start(Inventory, self.pool(Inventory::NAME), &amqp, &self.name, &shutdown).await?;
-        let shipping = Running::start(Shipping, self.pool(Shipping::NAME), &amqp, &self.name, &shutdown).await?;
+        let order = Running::start::<Orders>(self.pool(Orders::NAME), &amqp, &self.name, &shutdown).await?;
+        let payment = Running::start::<Payments>(self.pool(Payments::NAME), &amqp, &self.name, &shutdown).await?;
+        let inventory = Running::start::<Inventory>(self.pool(Inventory::NAME), &amqp, &self.name, &shutdown).await?;
+        let shipping = Running::start::<Shipping>(self.pool(Shipping::NAME), &amqp, &self.name, &shutdown).await?;
         let deadline = Instant::now() + PATIENCE;
         while ![&order, &payment, &inventory, &shipping].iter().all(|service| service.is_ready()) {
             wait(deadline, "the services to be ready; is there a broker at AMQP_URL?").await?;
@@ -85,7 +85,11 @@ impl World {
         let channel = broker.create_channel().await?;
         for service in SERVICES {
             let queue = queue_name(&self.name, service);
-            channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
+            let dead = format!("{queue}.dead");
+            for queue in [&queue, &dead] {
+                channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
+            }
+            channel.exchange_delete(dead.into(), ExchangeDeleteOptions::default()).await?;
         }
         channel.exchange_delete(self.name.as_str().into(), ExchangeDeleteOptions::default()).await?;
         Ok(broker.close(200, "done".into()).await?)

@@ -1,8 +1,9 @@
 //! The inbox: a message takes effect once, because its row is written in the handler's own transaction.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection, PgPool, Postgres, Transaction};
 use uuid::Uuid;
 
 /// Remembers which messages a consumer has handled.
@@ -49,6 +50,36 @@ const BODIES: &str =
     "select message_id, body from amends.inbox where consumer = $1 and message_id = any($2) and body is not null";
 
 impl Inbox {
+    /// Begins the transaction of a handler. A session that leaves it idle for longer than `idle`, such as that of a process that
+    /// hangs or whose host is gone, is ended by the database: until then whoever gets a copy waits for it.
+    ///
+    /// # Errors
+    /// Returns the database's error.
+    pub async fn begin(pool: &PgPool, idle: Duration) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        crate::hook::before("begin handler");
+        // 0 would be no limit at all.
+        let idle = i32::try_from(idle.as_millis()).unwrap_or(i32::MAX).max(1);
+        let begin = format!(
+            "begin; set local idle_in_transaction_session_timeout = {idle}; set local amends.handler = 'at work'"
+        );
+        pool.begin_with(AssertSqlSafe(begin)).await
+    }
+
+    /// Whether what [`begin`](Self::begin) has begun is still there to be committed: a handler may have ended it by itself, or
+    /// gone on after a statement had failed. PostgreSQL rolls such a transaction back at its commit, and reports no error.
+    ///
+    /// # Errors
+    /// Returns the database's error.
+    pub async fn is_intact(conn: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        const FAILED: &str = "25P02";
+        crate::hook::before("ask handler");
+        let asked = sqlx::query_scalar("select coalesce(current_setting('amends.handler', true) = 'at work', false)");
+        match asked.fetch_one(conn).await {
+            Err(sqlx::Error::Database(error)) if error.code().as_deref() == Some(FAILED) => Ok(false),
+            answer => answer,
+        }
+    }
+
     /// Writes the rows of messages, and says of each whether it was handled before.
     ///
     /// A copy that arrives while another is being handled waits for that one's commit. Where all are new it takes one

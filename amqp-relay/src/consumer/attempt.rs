@@ -19,6 +19,10 @@ pub(super) enum Verdict {
     Rejected(String),
 }
 
+const NOT_INTACT: &str = "the handler returned `Ok`, but its transaction cannot be committed: a statement in it had failed, \
+    or the handler ended it; return the errors of statements, or put those that may fail behind a savepoint, and leave the commit \
+    to the consumer";
+
 /// Handles messages in one transaction; a verdict for each. An error is about all of them.
 ///
 /// It runs in a task of its own: a transaction is never cancelled in the middle of its commit.
@@ -49,7 +53,7 @@ pub(super) async fn attempt(
 async fn transaction(consumer: &Inner, messages: &[Incoming]) -> Result<Vec<Verdict>, HandlerError> {
     // What fails here fails for every message.
     let away = |error: sqlx::Error| HandlerError::Unavailable(Box::new(error));
-    let mut tx = consumer.pool.begin().await.map_err(away)?;
+    let mut tx = Inbox::begin(&consumer.pool, consumer.settings.idle).await.map_err(away)?;
     let received: Vec<Received<'_>> = messages
         .iter()
         .map(|message| Received { id: &message.id, name: &message.name, payload: &message.payload })
@@ -81,10 +85,16 @@ async fn transaction(consumer: &Inner, messages: &[Incoming]) -> Result<Vec<Verd
         let news: Vec<Incoming> = news.by_ref().cloned().collect();
         consumer.work.work(&mut tx, &news).await
     };
+    let handled = match handled {
+        Ok(()) if !Inbox::is_intact(&mut tx).await? => Err(HandlerError::retry(NOT_INTACT)),
+        handled => handled,
+    };
     match handled {
         Ok(()) => tx.commit().await.map(|()| verdicts).map_err(HandlerError::from),
         Err(error) => {
-            tx.rollback().await.map_err(away)?;
+            if let Err(gone) = tx.rollback().await {
+                tracing::debug!(%gone, "the session is gone, and the transaction with it");
+            }
             Err(error)
         }
     }

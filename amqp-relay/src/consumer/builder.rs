@@ -234,6 +234,16 @@ impl ConsumerBuilder {
         self
     }
 
+    /// How long a handler may leave its transaction idle, such as while it waits for another service: then the database ends the
+    /// session, and the message is tried again. 30 s.
+    ///
+    /// It is for consumers that hang, or whose host is gone, in the middle of a message: whoever gets it next waits for that
+    /// transaction.
+    pub fn idle(mut self, limit: Duration) -> Self {
+        self.settings.idle = limit;
+        self
+    }
+
     /// How long, when it is asked to stop, it finishes what it has begun. 10 s. What takes longer goes on in its transaction,
     /// but is delivered to another consumer, which waits for that transaction and recognises the copy.
     pub fn drain(mut self, limit: Duration) -> Self {
@@ -263,6 +273,7 @@ impl ConsumerBuilder {
             ("concurrency", settings.concurrency == 0),
             ("prefetch", settings.prefetch == 0),
             ("attempts", settings.attempts == 0),
+            ("idle", settings.idle.is_zero()),
             ("batch", batch.as_ref().is_some_and(|(batching, _)| batching.size == 0)),
         ];
         if let Some(&(setting, _)) = zeros.iter().find(|(_, is_zero)| *is_zero) {

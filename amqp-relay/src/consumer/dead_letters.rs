@@ -61,25 +61,28 @@ impl DeadLetters {
         }
     }
 
-    /// Sends a message there, as it was, with the reason; `Ok` once a queue has it.
+    /// Sends a message there, as it was, with the reason; `Ok` once a queue has it. Where all its headers leave no room for the
+    /// reason, it goes without them.
     ///
-    /// One that the broker does not take with its own properties is sent without them.
+    /// One at a time, so that a message that is returned can only be this one. On any error the connection is made anew.
     pub(super) async fn bury(&self, delivery: &Delivery, reason: &str, attempts: u32) -> Result<(), RelayError> {
         let headers = self.headers(delivery, reason, attempts);
-        let whole = whole(&delivery.properties, &headers);
-        let Err(error) = self.send(&delivery.data, whole).await else { return Ok(()) };
-        tracing::warn!(consumer = self.consumer, %error, "a dead letter could not be sent as it was; trying without its properties");
-        self.send(&delivery.data, bare(&delivery.properties, headers)).await
-    }
-
-    /// One at a time, so that a message that is returned can only be this one. On any error the connection is made anew.
-    async fn send(&self, payload: &[u8], properties: BasicProperties) -> Result<(), RelayError> {
         let mut open = self.open.lock().await;
         let (connection, channel) = match open.take() {
             Some(open) if open.1.status().connected() => open,
             _ => self.connect().await?,
         };
-        let sent = self.publish(&channel, payload, properties).await;
+        let whole = whole(&delivery.properties, &headers);
+        let properties = if fits(&whole, connection.configuration().frame_max()) {
+            whole
+        } else {
+            tracing::warn!(
+                consumer = self.consumer,
+                "the headers of a dead letter leave no room for its reason; it goes without"
+            );
+            bare(&delivery.properties, headers)
+        };
+        let sent = self.publish(&channel, &delivery.data, properties).await;
         if sent.is_ok() {
             *open = Some((connection, channel));
         } else {
@@ -167,6 +170,30 @@ fn whole(original: &BasicProperties, ours: &FieldTable) -> BasicProperties {
     match original.timestamp() {
         Some(timestamp) => properties.with_timestamp(*timestamp),
         None => properties,
+    }
+}
+
+/// Whether the properties fit into one frame, as they must: else the broker closes the connection.
+fn fits(properties: &BasicProperties, frame: u32) -> bool {
+    /// Seven short texts, and what there is of a fixed size.
+    const OTHERS: usize = 2048;
+    let headers = properties.headers().as_ref().map_or(0, table_bytes);
+    headers + OTHERS <= usize::try_from(frame).unwrap_or(usize::MAX)
+}
+
+fn table_bytes(table: &FieldTable) -> usize {
+    4 + table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + value_bytes(value)).sum::<usize>()
+}
+
+/// Of those of a fixed size, the most that any takes.
+fn value_bytes(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.len(),
+        AMQPValue::FieldArray(values) => 4 + values.as_slice().iter().map(value_bytes).sum::<usize>(),
+        AMQPValue::FieldTable(table) => table_bytes(table),
+        _ => 8,
     }
 }
 

@@ -117,6 +117,7 @@ struct Settings {
     longest_pause: Duration,
     window: Duration,
     accept_older: bool,
+    idle: Duration,
     drain: Duration,
 }
 
@@ -132,6 +133,7 @@ impl Default for Settings {
             // A day less than the inbox is kept, for clocks that differ.
             window: Duration::from_hours(29 * 24),
             accept_older: false,
+            idle: Duration::from_secs(30),
             drain: Duration::from_secs(10),
         }
     }

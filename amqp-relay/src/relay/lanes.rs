@@ -90,7 +90,7 @@ impl Relay {
             moves.take.into_iter().for_each(|lane| reading.start(self.session(lane)));
             self.state.set_lanes(reading.stops.len());
             tokio::select! {
-                () = sleep((options.lease / 10).mul_f64(jitter())) => {}
+                () = sleep((options.lease / 5).mul_f64(jitter())) => {}
                 // A lane that has met the others, or that another relay has.
                 () = reading.ended() => {}
                 () = shutdown.cancelled() => {}

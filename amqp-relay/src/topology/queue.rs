@@ -38,10 +38,11 @@ pub struct QueueTopology {
     /// What happens to the message that is one too many.
     #[serde(default)]
     pub overflow: Option<Overflow>,
-    /// How often a quorum queue delivers a message before it goes to the dead letters.
+    /// How often a quorum queue delivers a message before it goes to the dead letters, or, without a `dead_letter_exchange`, is
+    /// dropped. RabbitMQ 4: 20, also if nothing is set.
     #[serde(default)]
     pub delivery_limit: Option<u64>,
-    /// How many seconds a message may wait before it goes to the dead letters.
+    /// How many seconds a message may wait before it goes to the dead letters, or, without a `dead_letter_exchange`, is dropped.
     #[serde(default)]
     pub message_ttl_seconds: Option<u64>,
     /// Of many consumers only one gets messages, so that they keep an order. No.

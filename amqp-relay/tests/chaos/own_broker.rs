@@ -103,6 +103,8 @@ impl Relay {
             .args(arguments)
             .env("DATABASE_URL", world.database.url())
             .env("AMQP_URL", broker.url())
+            // It is no setting of a relay.
+            .env_remove("AMENDS_CHAOS_EVENTS")
             .stderr(Stdio::null())
             .spawn();
         Self(child.unwrap())
@@ -111,6 +113,7 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
+        assert!(self.0.try_wait().unwrap().is_none() || std::thread::panicking(), "a relay has ended by itself");
         self.0.kill().unwrap();
         self.0.wait().unwrap();
     }

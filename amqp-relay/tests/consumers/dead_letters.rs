@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use amends_relay::{
-    ATTEMPTS_HEADER, CONSUMER_HEADER, EXCHANGE_HEADER, Handler, HandlerError, Incoming, Order, QueueTopology,
-    ROUTING_KEY_HEADER,
+    ATTEMPTS_HEADER, CONSUMER_HEADER, EXCHANGE_HEADER, Handler, HandlerError, Incoming, KEY_HEADER, Order,
+    QueueTopology, ROUTING_KEY_HEADER,
 };
 use async_trait::async_trait;
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
@@ -133,8 +133,11 @@ async fn a_dead_letter_that_has_nowhere_to_go_is_kept_and_goes_once_it_has_while
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     let (topic, none) = (ExchangeKind::Topic, FieldTable::default());
     world.channel.exchange_declare(grave.as_str().into(), topic, durable, none).await.unwrap();
-    Sent { key: Some("b"), ..Sent::text("better") }.to(&world).await;
-    until(world.pool(), "select count(*) = 2 from ledger").await;
+    // So many that it is tried there meanwhile.
+    for number in 2..=60 {
+        Sent { key: Some("b"), ..Sent::text(&number.to_string()) }.to(&world).await;
+    }
+    until(world.pool(), "select count(*) = 60 from ledger").await;
     declare_queue(&world, &grave, &grave, "#").await;
 
     assert_eq!(dead(&world, &queue, 1).await[0].reason(), "never");
@@ -156,9 +159,10 @@ async fn the_way_of_dead_letters_comes_back_after_somebody_deleted_it() {
 
     let exchange = format!("{}-dead", world.name);
     world.channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
-    Sent { id: Some("2"), ..Sent::text("reject") }.to(&world).await;
+    Sent { id: Some("2"), key: Some("k"), ..Sent::text("reject") }.to(&world).await;
 
-    assert_eq!(dead(&world, &queue, 1).await[0].reason(), "never");
+    let dead = dead(&world, &queue, 1).await.remove(0);
+    assert_eq!((dead.reason().as_str(), dead.header(KEY_HEADER).as_str()), ("never", "k"), "with all that it carried");
     consuming.stop().await;
     world.clean_up().await;
 }

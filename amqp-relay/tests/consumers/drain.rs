@@ -100,6 +100,29 @@ async fn the_end_does_not_wait_for_ever_and_what_comes_again_takes_effect_once()
     world.clean_up().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_hangs_in_a_message_does_not_keep_it_from_others_for_ever() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let gated = Gated::new();
+    let hanging = consumer(&world, &queue).idle(Duration::from_millis(300)).drain(Duration::from_millis(1));
+    let first = Consuming::start(hanging.handler(gated.clone()));
+    world.until_consumed(&queue.name).await;
+    Sent::text("stuck").to(&world).await;
+    gated.until_at_work().await;
+    first.stop().await;
+
+    let second = Consuming::start(consumer(&world, &queue).handler(Named("second")));
+    until(world.pool(), "select count(*) = 1 from ledger").await;
+
+    gated.may.add_permits(1);
+    Sent::text("next").to(&world).await;
+    until(world.pool(), "select count(*) = 2 from ledger").await;
+    second.stop().await;
+    assert_eq!(ledger(&world).await, ["stuck", "next"]);
+    world.clean_up().await;
+}
+
 /// Writes who it is, too.
 struct Named(&'static str);
 

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
-use sqlx::PgConnection;
+use sqlx::{Connection, Executor, PgConnection};
 
 use crate::proxy::Proxy;
 use crate::support::until;
-use crate::{Consuming, Sent, consumer, ledger, publish, ready, world, write};
+use crate::{Consuming, Sent, consumer, dead, ledger, publish, ready, world, write};
 
 struct Ledger;
 
@@ -113,6 +113,80 @@ async fn a_database_that_drops_its_sessions_burns_no_attempt_and_nothing_is_hand
     consuming.stop().await;
     assert_eq!(ledger(&world).await, numbers(0..200));
     assert_eq!(ready(&world, &format!("{}.dead", queue.name)).await, 0);
+    world.clean_up().await;
+}
+
+/// Says that all is well, whatever it does to its transaction.
+struct Careless;
+
+#[async_trait]
+impl Handler for Careless {
+    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
+        write(tx, message).await?;
+        let does = std::str::from_utf8(&message.payload)?;
+        if does == "savepoint" {
+            let mut savepoint = tx.begin().await?;
+            let failed = savepoint.execute("select 1 / 0").await;
+            savepoint.rollback().await?;
+            assert!(failed.is_err());
+        } else {
+            let _ = tx.execute(sqlx::AssertSqlSafe(does.to_owned())).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_returns_ok_over_a_failed_or_an_ended_transaction_has_handled_nothing() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let builder = consumer(&world, &queue).attempts(2).longest_pause(Duration::from_millis(20));
+    let consuming = Consuming::start(builder.handler(Careless));
+    world.until_consumed(&queue.name).await;
+
+    for does in ["select 1 / 0", "rollback", "savepoint"] {
+        Sent::text(does).to(&world).await;
+    }
+    let dead = dead(&world, &queue, 2).await;
+    until(world.pool(), "select count(*) = 1 from ledger").await;
+
+    assert!(dead.iter().all(|dead| dead.reason().contains("cannot be committed")), "{dead:?}");
+    assert_eq!(ledger(&world).await, ["savepoint"]);
+    consuming.stop().await;
+    world.clean_up().await;
+}
+
+/// Waits for somebody else while it holds its transaction.
+struct Idle;
+
+#[async_trait]
+impl Handler for Idle {
+    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
+        write(tx, message).await?;
+        if message.payload == b"idle" {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_leaves_its_transaction_idle_for_too_long_fails_and_says_so() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let builder = consumer(&world, &queue).attempts(1).idle(Duration::from_millis(100));
+    let consuming = Consuming::start(builder.handler(Idle));
+    world.until_consumed(&queue.name).await;
+
+    for text in ["idle", "busy"] {
+        Sent::text(text).to(&world).await;
+    }
+    until(world.pool(), "select count(*) = 1 from ledger").await;
+
+    assert_eq!(ledger(&world).await, ["busy"]);
+    let reason = dead(&world, &queue, 1).await[0].reason();
+    assert!(reason.contains("idle-in-transaction timeout"), "{reason}");
+    consuming.stop().await;
     world.clean_up().await;
 }
 

@@ -11,7 +11,7 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties};
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -295,9 +295,9 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Waits until a condition on the database holds.
-pub async fn until(pool: &PgPool, condition: &'static str) {
+pub async fn until(pool: &PgPool, condition: &str) {
     let deadline = Instant::now() + PATIENCE;
-    while !sqlx::query_scalar::<_, bool>(condition).fetch_one(pool).await.unwrap() {
+    while !sqlx::query_scalar::<_, bool>(AssertSqlSafe(condition)).fetch_one(pool).await.unwrap() {
         assert!(Instant::now() < deadline, "still not true: {condition}");
         sleep(Duration::from_millis(10)).await;
     }

@@ -49,15 +49,12 @@ impl Position {
 
     /// The position once this read is settled. `known` is a value of the sequence that was read before a move of the
     /// cursor that committed before this read; an older one is always safe.
-    ///
-    /// A read that finds nothing moves it only if the floor lags by more than `gap`: behind a long pass, every read would look
-    /// through all that the pass has settled.
     #[must_use]
-    pub fn after(&self, read: &Read, known: Option<i64>, gap: i64) -> Self {
+    pub fn after(&self, read: &Read, known: Option<i64>) -> Self {
         let floor = known.unwrap_or(0).max(self.floor);
         let (snapshot, pass_floor) = match &self.pass {
             Some(pass) => (pass.snapshot.clone(), pass.floor),
-            None if read.last_seq.is_none() && floor - self.floor <= gap => return self.clone(),
+            None if read.last_seq.is_none() => return self.clone(),
             None => (read.snapshot.clone(), floor),
         };
         match read.last_seq {
@@ -82,28 +79,22 @@ mod tests {
     #[test]
     fn an_idle_read_moves_nothing() {
         let position = Position::start();
-        assert_eq!(position.after(&read("5:5:", None, false), Some(9), 9), position);
-    }
-
-    #[test]
-    fn an_idle_read_moves_a_floor_that_lags_far_behind() {
-        let after = Position::start().after(&read("5:5:", None, false), Some(10), 9);
-        assert_eq!(after, Position { prev: "5:5:".into(), floor: 10, pass: None });
+        assert_eq!(position.after(&read("5:5:", None, false), Some(9)), position);
     }
 
     #[test]
     fn a_fresh_sequence_value_is_never_paired_with_the_snapshot_of_its_own_read() {
-        let after = Position::start().after(&read("5:5:", Some(3), false), None, 9);
+        let after = Position::start().after(&read("5:5:", Some(3), false), None);
         assert_eq!(after, Position { prev: "5:5:".into(), floor: 0, pass: None });
     }
 
     #[test]
     fn a_pass_keeps_its_first_snapshot_and_floor_to_the_end() {
-        let first = Position::start().after(&read("5:5:", Some(3), true), Some(2), 9);
+        let first = Position::start().after(&read("5:5:", Some(3), true), Some(2));
         assert_eq!(first.pass, Some(Pass { snapshot: "5:5:".into(), seq: 3, floor: 2 }));
-        let second = first.after(&read("9:9:", Some(6), true), Some(8), 9);
+        let second = first.after(&read("9:9:", Some(6), true), Some(8));
         assert_eq!(second.pass, Some(Pass { snapshot: "5:5:".into(), seq: 6, floor: 2 }));
-        let end = second.after(&read("11:11:", None, false), Some(10), 9);
+        let end = second.after(&read("11:11:", None, false), Some(10));
         assert_eq!(end, Position { prev: "5:5:".into(), floor: 2, pass: None });
     }
 }

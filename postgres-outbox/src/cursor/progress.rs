@@ -11,15 +11,18 @@ pub struct Progress {
     read_value: Option<i64>,
     /// A value that was read before a move that has committed since.
     known_value: Option<i64>,
+<<<<<<< HEAD
     gap: i64,
+=======
+    /// An idle lane lags behind by so many rows at most.
+    far: i64,
+>>>>>>> main
 }
-
-/// So many settled rows may be looked through by a read that finds nothing: it takes a few milliseconds.
-const GAP: i64 = 10_000;
 
 impl Progress {
     /// Nothing has been read behind this position.
     pub fn at(position: Position) -> Self {
+<<<<<<< HEAD
         Self { position, read_value: None, known_value: None, gap: GAP }
     }
 
@@ -27,6 +30,15 @@ impl Progress {
     #[must_use]
     pub fn with_gap(self, gap: i64) -> Self {
         Self { gap, ..self }
+=======
+        Self { position, read_value: None, known_value: None, far: FAR }
+    }
+
+    /// As it is, but a lane that finds nothing moves its cursor when it is so many rows behind.
+    #[must_use]
+    pub fn far(self, far: i64) -> Self {
+        Self { far, ..self }
+>>>>>>> main
     }
 
     /// Where the next read goes on.
@@ -47,9 +59,14 @@ impl Progress {
     /// Takes note of a read, and of the sequence's value at it. The answer is where the cursor moves once the page is
     /// settled; `None` if it stays where it is.
     pub fn read(&mut self, read: &Read, value: i64) -> Option<Position> {
+<<<<<<< HEAD
         let mut after = self.position.after(read, self.known_value, self.gap);
         if after == self.position && value - self.position.floor > self.gap {
             // All that others have written since is of other lanes. To know of a newer floor takes a move.
+=======
+        let mut after = self.position.after(read, self.known_value);
+        if after == self.position && value - self.position.floor > self.far {
+>>>>>>> main
             after.prev.clone_from(&read.snapshot);
         }
         self.read_value = Some(value);

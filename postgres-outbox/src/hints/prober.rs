@@ -76,11 +76,18 @@ async fn connect(state: &State) -> Result<PgConnection, sqlx::Error> {
 }
 
 /// Which of these transactions have ended, and whether they have committed. One that has committed is visible to whoever looks
-/// now: it counts as in progress until then.
+/// now: it counts as in progress until then. So does what lies ahead of all that have ended, which PostgreSQL would call an
+/// error: it is of another server, with a database of the same name, or of this one before a failover.
 async fn ended(conn: &mut PgConnection, xids: &[i64]) -> Result<Vec<(i64, bool)>, sqlx::Error> {
     sqlx::query_as(
         "select xid, coalesce(status = 'committed', false)
-         from (select xid, pg_xact_status(xid::text::xid8) as status from unnest($1::bigint[]) as xid offset 0) as asked
+         from (
+            select xid, case
+                when xid::text::xid8 < pg_snapshot_xmax(pg_current_snapshot()) then pg_xact_status(xid::text::xid8)
+                else 'in progress'
+            end as status
+            from unnest($1::bigint[]) as xid offset 0
+         ) as asked
          where status is distinct from 'in progress'",
     )
     .bind(xids)
@@ -100,4 +107,20 @@ async fn notify(conn: &mut PgConnection, state: &State, news: News, echo: bool) 
     .execute(conn)
     .await
     .map(drop)
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use super::*;
+    use crate::testing::TestDatabase;
+
+    #[tokio::test]
+    async fn a_transaction_of_another_server_is_no_error_and_hides_no_other() {
+        let database = TestDatabase::create().await;
+        let own = "select pg_current_xact_id()::text::bigint";
+        let own: i64 = sqlx::query_scalar(own).fetch_one(database.pool()).await.unwrap();
+        let mut conn = database.pool().acquire().await.unwrap();
+
+        assert_eq!(ended(&mut conn, &[own + 1_000_000_000, own]).await.unwrap(), [(own, true)]);
+    }
 }

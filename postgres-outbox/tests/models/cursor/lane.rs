@@ -29,8 +29,6 @@ pub(crate) struct Lane {
     pub(crate) defaults: Defaults,
     /// The read looks up the transactions that were open in the cursor's snapshot.
     pub(crate) reads_late_rows: bool,
-    /// A read that finds nothing moves the cursor if the floor lags by more.
-    pub(crate) gap: i64,
     pub(crate) crashes: u8,
 }
 
@@ -41,7 +39,6 @@ impl Lane {
         floor: Floor::Lagged,
         defaults: Defaults::XidFirst,
         reads_late_rows: true,
-        gap: 100,
         crashes: 1,
     };
 }
@@ -112,9 +109,13 @@ impl Lane {
                     _ => 0,
                 };
                 let position = world.progress.position();
-                let after = position.after(&read, Some(value), self.gap);
+                let after = position.after(&read, Some(value));
                 let moves = after != *position;
+<<<<<<< HEAD
                 world.progress = Progress::at(after.clone()).with_gap(self.gap);
+=======
+                world.progress = Progress::at(after.clone()).far(1);
+>>>>>>> main
                 moves.then_some(after)
             }
         };
@@ -140,11 +141,15 @@ impl Lane {
         world.progress.moved();
     }
 
-    fn crash(&self, world: &mut World, published: usize) {
+    fn crash(world: &mut World, published: usize) {
         let pages = std::mem::take(&mut world.pages);
         pages.iter().take(published).for_each(|page| Self::publish(world, &page.rows));
         world.reading = None;
+<<<<<<< HEAD
         world.progress = Progress::at(world.cursor.clone()).with_gap(self.gap);
+=======
+        world.progress = Progress::at(world.cursor.clone()).far(1);
+>>>>>>> main
         world.value_before = 0;
         world.crashes += 1;
     }
@@ -172,7 +177,11 @@ impl Model for Lane {
         vec![World {
             db: Database::new(self.keys.len()),
             cursor: Position::start(),
+<<<<<<< HEAD
             progress: Progress::at(Position::start()).with_gap(self.gap),
+=======
+            progress: Progress::at(Position::start()).far(1),
+>>>>>>> main
             value_before: 0,
             reading: None,
             pages: VecDeque::new(),
@@ -208,7 +217,7 @@ impl Model for Lane {
             }
             Action::FinishReading => self.finish_reading(&mut world),
             Action::PublishAndMove => Self::publish_and_move(&mut world),
-            Action::PublishAndCrash(pages) => self.crash(&mut world, pages),
+            Action::PublishAndCrash(pages) => Self::crash(&mut world, pages),
         }
         Some(world)
     }
