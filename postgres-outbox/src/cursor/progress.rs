@@ -2,6 +2,10 @@
 
 use crate::cursor::{Pass, Position, Read, Snapshot};
 
+/// A lane that finds nothing moves its cursor all the same when that is so many rows behind: they are of other lanes, or of a pass
+/// that has ended, and it would look through them at every read.
+const FAR: i64 = 5000;
+
 /// How far a lane has read, which is ahead of what it has settled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Progress {
@@ -11,26 +15,13 @@ pub struct Progress {
     read_value: Option<i64>,
     /// A value that was read before a move that has committed since.
     known_value: Option<i64>,
-<<<<<<< HEAD
-    gap: i64,
-=======
     /// An idle lane lags behind by so many rows at most.
     far: i64,
->>>>>>> main
 }
 
 impl Progress {
     /// Nothing has been read behind this position.
     pub fn at(position: Position) -> Self {
-<<<<<<< HEAD
-        Self { position, read_value: None, known_value: None, gap: GAP }
-    }
-
-    /// As [`at`](Self::at), with another limit to how far the floor may lag behind.
-    #[must_use]
-    pub fn with_gap(self, gap: i64) -> Self {
-        Self { gap, ..self }
-=======
         Self { position, read_value: None, known_value: None, far: FAR }
     }
 
@@ -38,7 +29,6 @@ impl Progress {
     #[must_use]
     pub fn far(self, far: i64) -> Self {
         Self { far, ..self }
->>>>>>> main
     }
 
     /// Where the next read goes on.
@@ -59,15 +49,10 @@ impl Progress {
     /// Takes note of a read, and of the sequence's value at it. The answer is where the cursor moves once the page is
     /// settled; `None` if it stays where it is.
     pub fn read(&mut self, read: &Read, value: i64) -> Option<Position> {
-<<<<<<< HEAD
-        let mut after = self.position.after(read, self.known_value, self.gap);
-        if after == self.position && value - self.position.floor > self.gap {
-            // All that others have written since is of other lanes. To know of a newer floor takes a move.
-=======
         let mut after = self.position.after(read, self.known_value);
         if after == self.position && value - self.position.floor > self.far {
->>>>>>> main
             after.prev.clone_from(&read.snapshot);
+            after.floor = after.floor.max(self.known_value.unwrap_or(0));
         }
         self.read_value = Some(value);
         if after == self.position {

@@ -111,11 +111,7 @@ impl Lane {
                 let position = world.progress.position();
                 let after = position.after(&read, Some(value));
                 let moves = after != *position;
-<<<<<<< HEAD
-                world.progress = Progress::at(after.clone()).with_gap(self.gap);
-=======
                 world.progress = Progress::at(after.clone()).far(1);
->>>>>>> main
                 moves.then_some(after)
             }
         };
@@ -145,11 +141,7 @@ impl Lane {
         let pages = std::mem::take(&mut world.pages);
         pages.iter().take(published).for_each(|page| Self::publish(world, &page.rows));
         world.reading = None;
-<<<<<<< HEAD
-        world.progress = Progress::at(world.cursor.clone()).with_gap(self.gap);
-=======
         world.progress = Progress::at(world.cursor.clone()).far(1);
->>>>>>> main
         world.value_before = 0;
         world.crashes += 1;
     }
@@ -177,11 +169,7 @@ impl Model for Lane {
         vec![World {
             db: Database::new(self.keys.len()),
             cursor: Position::start(),
-<<<<<<< HEAD
-            progress: Progress::at(Position::start()).with_gap(self.gap),
-=======
             progress: Progress::at(Position::start()).far(1),
->>>>>>> main
             value_before: 0,
             reading: None,
             pages: VecDeque::new(),

@@ -24,15 +24,6 @@ fn a_crash_in_a_pass_through_a_backlog_loses_nothing_either() {
 }
 
 #[test]
-<<<<<<< HEAD
-fn a_read_that_finds_nothing_may_move_the_floor() {
-    holds(Lane { gap: 1, crashes: 0, ..Lane::RIGHT }, 10_000);
-    holds(Lane { gap: 0, page: 2, keys: "ab", ..Lane::RIGHT }, 1_000);
-}
-
-#[test]
-=======
->>>>>>> main
 fn an_older_floor_is_always_safe() {
     holds(Lane { floor: Floor::Nothing, page: 2, crashes: 0, ..Lane::RIGHT }, 10_000);
 }
