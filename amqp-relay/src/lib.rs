@@ -39,7 +39,7 @@ pub mod telemetry;
 mod topology;
 mod unpacking;
 
-pub use broker::{AmqpUrl, Broker};
+pub use broker::Broker;
 pub use consumer::{
     ATTEMPTS_HEADER, CONSUMER_HEADER, Consumer, ConsumerBuilder, ConsumerError, EXCHANGE_HEADER, Handle, HandleBatch,
     Handler, HandlerError, Order, REASON_HEADER, ROUTING_KEY_HEADER,

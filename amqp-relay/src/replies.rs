@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
-use crate::{AmqpUrl, Consumer, Handler, HandlerError, Incoming, Order, QueueKind, QueueTopology, telemetry};
+use crate::{Broker, Consumer, Handler, HandlerError, Incoming, Order, QueueKind, QueueTopology, telemetry};
 
 /// The header that makes a reply a rejection, if it says `rejected`; its payload is then `{"code": "…", "message": "…"}`.
 ///
@@ -53,7 +53,7 @@ impl ReplyQueue {
         }
     }
 
-    pub(crate) fn consumer(&self, pool: PgPool, url: AmqpUrl, exchange: &str) -> Consumer {
+    pub(crate) fn consumer(&self, pool: PgPool, url: Broker, exchange: &str) -> Consumer {
         Consumer::builder(pool, url)
             .declare(self.declare)
             .order(Order::Key)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use amends_relay::{AmqpUrl, QueueTopology, Topology};
+use amends_relay::{Broker, QueueTopology, Topology};
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -43,7 +43,7 @@ async fn drain(pool: &PgPool, url: &str, messages: i64) -> Result<(f64, f64), Fa
     }
     sqlx::query("analyze amends.outbox").execute(pool).await?;
     let topology = Topology { queues: vec![QueueTopology::new(NAME, NAME, ["#"])], ..Topology::default() };
-    topology.ensure(&url.parse::<AmqpUrl>()?).await?;
+    topology.ensure(&url.parse::<Broker>()?).await?;
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };

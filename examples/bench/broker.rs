@@ -2,9 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use amends_relay::{
-    AmqpUrl, KEY_HEADER, Ordering, QueueKind, QueueTopology, Relay, RelayOptions, SEQ_HEADER, Topology,
-};
+use amends_relay::{Broker, KEY_HEADER, Ordering, QueueKind, QueueTopology, Relay, RelayOptions, SEQ_HEADER, Topology};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{
@@ -24,7 +22,7 @@ const NAME: &str = "amends-bench";
 
 pub(crate) struct Bench {
     pool: PgPool,
-    url: AmqpUrl,
+    url: Broker,
     text: String,
     kind: QueueKind,
     messages: usize,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 use std::time::{Duration, Instant};
 
-use amends_relay::{AmqpUrl, QueueTopology, Relay, RelayOptions, Topology};
+use amends_relay::{Broker, QueueTopology, Relay, RelayOptions, Topology};
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -43,7 +43,7 @@ pub(crate) struct Flow {
 impl Flow {
     pub(crate) async fn start(pool: &PgPool, url: &str) -> Result<Self, Fault> {
         broker::forget(pool).await?;
-        let address: AmqpUrl = url.parse()?;
+        let address: Broker = url.parse()?;
         let topology = Topology { queues: vec![QueueTopology::new(NAME, NAME, ["#"])], ..Topology::default() };
         topology.ensure(&address).await?;
         let connection = Connection::connect(url, ConnectionProperties::default()).await?;

@@ -1,7 +1,7 @@
 //! What all four services are: tables, a relay that publishes their outbox, and a consumer of the events they hear.
 
 use amends::asyncapi::Document;
-use amends_relay::{AmqpUrl, Consumer, ConsumerBuilder, Order, QueueTopology, Relay, RelayOptions, Topology};
+use amends_relay::{Broker, Consumer, ConsumerBuilder, Order, QueueTopology, Relay, RelayOptions, Topology};
 use shop::service::Failure;
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tokio::task::JoinHandle;
@@ -30,7 +30,7 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) async fn start<S: Service>(
         pool: PgPool,
-        amqp: &AmqpUrl,
+        amqp: &Broker,
         exchange: &str,
         shutdown: &CancellationToken,
     ) -> Result<Self, Failure> {

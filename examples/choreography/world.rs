@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use amends_relay::AmqpUrl;
+use amends_relay::Broker;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Connection, ConnectionProperties};
 use shop::service::Failure;
@@ -45,7 +45,7 @@ impl World {
 
     /// Runs the services until every order has come to an end, and looks at what they did.
     pub(crate) async fn run(&self, orders: i64) -> Result<Outcome, Failure> {
-        let (amqp, shutdown): (AmqpUrl, _) = (self.amqp_url.parse()?, CancellationToken::new());
+        let (amqp, shutdown): (Broker, _) = (self.amqp_url.parse()?, CancellationToken::new());
         // Whoever drops this run, as Ctrl-C does, also stops the services.
         let _stop = shutdown.clone().drop_guard();
         let order = Running::start::<Orders>(self.pool(Orders::NAME), &amqp, &self.name, &shutdown).await?;

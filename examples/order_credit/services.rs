@@ -3,7 +3,7 @@
 use amends::Sagas;
 use amends_postgres::PgStore;
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{AmqpUrl, Consumer, QueueTopology, Relay, RelayOptions, ReplyQueue, Topology};
+use amends_relay::{Broker, Consumer, QueueTopology, Relay, RelayOptions, ReplyQueue, Topology};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::{Connection, ConnectionProperties};
 use sqlx::{Executor, PgPool};
@@ -29,7 +29,7 @@ impl Services {
         customers.pool().execute("create table customer (name text primary key, credit bigint not null)").await?;
         customers.pool().execute("insert into customer values ('Ann', 10000)").await?;
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        let url = std::env::var("AMQP_URL")?.parse::<AmqpUrl>()?;
+        let url = std::env::var("AMQP_URL")?.parse::<Broker>()?;
         let exchange = format!("example-credit-{}", uuid::Uuid::new_v4().simple());
         let commands = QueueTopology::new(format!("{exchange}.customers"), &exchange, ["credit.*"]);
 
@@ -68,7 +68,7 @@ impl Services {
     }
 }
 
-fn relay(pool: &PgPool, url: &AmqpUrl, commands: &QueueTopology, replies: Option<ReplyQueue>) -> Relay {
+fn relay(pool: &PgPool, url: &Broker, commands: &QueueTopology, replies: Option<ReplyQueue>) -> Relay {
     let exchange = commands.exchange.clone();
     let topology =
         Topology { exchanges: vec![exchange.as_str().into()], queues: vec![commands.clone()], ..Topology::default() };

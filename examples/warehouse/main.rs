@@ -5,7 +5,7 @@ mod ledger;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use amends_relay::{AmqpUrl, Consumer, QueueTopology};
+use amends_relay::{Broker, Consumer, QueueTopology};
 use axum::Router;
 use axum::routing::get;
 use clap::Parser;
@@ -23,7 +23,7 @@ struct Args {
     database: String,
     /// Where `RabbitMQ` is.
     #[arg(long, env = "AMQP_URL", hide_env_values = true)]
-    amqp: AmqpUrl,
+    amqp: Broker,
     /// The exchange to which the relay publishes.
     #[arg(long, default_value = "amends")]
     exchange: String,

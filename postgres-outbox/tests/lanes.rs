@@ -170,6 +170,25 @@ async fn a_relay_that_reads_when_the_number_is_changed_loses_its_lane() {
 }
 
 #[tokio::test]
+async fn new_lanes_begin_only_once_all_old_ones_have_met() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let mut delivered = Delivered::default();
+    pool.execute("select amends.set_lanes(2)").await.unwrap();
+    delivered.drain(&mut acquire(pool, 0).await.unwrap()).await;
+    assert!(Layout::finish(pool).await.unwrap());
+    for key in 1..=10 {
+        write(&mut pool.acquire().await.unwrap(), key, 1).await;
+    }
+    pool.execute("select amends.set_lanes(3)").await.unwrap();
+    delivered.drain(&mut acquire(pool, 0).await.unwrap()).await;
+    assert!(!Layout::finish(pool).await.unwrap(), "the other has not published what was there");
+    delivered.drain(&mut acquire(pool, 1).await.unwrap()).await;
+    assert!(Layout::finish(pool).await.unwrap());
+    delivered.assert_all(10, 1);
+}
+
+#[tokio::test]
 async fn held_messages_go_to_the_new_lane_of_their_key() {
     let database = TestDatabase::create().await;
     let pool = database.pool();

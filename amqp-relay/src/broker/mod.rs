@@ -15,9 +15,6 @@ use crate::RelayError;
 
 pub use access::Broker;
 
-/// A [`Broker`] by its URL.
-pub type AmqpUrl = Broker;
-
 /// How long the broker may take to answer anything but a confirm.
 const ANSWER: Duration = Duration::from_secs(10);
 

@@ -13,13 +13,13 @@ use super::dead_letters::DeadLetters;
 use super::handler::{Handle, HandleBatch, Handler};
 use super::routes::Routes;
 use super::{Consumer, Inner, Order, Settings};
-use crate::{AmqpUrl, QueueTopology};
+use crate::{Broker, QueueTopology};
 
 /// Puts a [`Consumer`] together; see [`Consumer::builder`].
 #[must_use]
 pub struct ConsumerBuilder {
     pool: PgPool,
-    url: AmqpUrl,
+    url: Broker,
     name: Option<String>,
     queue: Option<QueueTopology>,
     settings: Settings,
@@ -92,7 +92,7 @@ pub enum ConsumerError {
 }
 
 impl ConsumerBuilder {
-    pub(super) fn new(pool: PgPool, url: AmqpUrl) -> Self {
+    pub(super) fn new(pool: PgPool, url: Broker) -> Self {
         Self {
             pool,
             url,
@@ -153,7 +153,7 @@ impl ConsumerBuilder {
     /// # use std::time::Duration;
     /// # use amends_relay::{Consumer, HandlerError, Incoming, QueueTopology};
     /// # use sqlx::PgConnection;
-    /// # fn example(pool: sqlx::PgPool, url: amends_relay::AmqpUrl, queue: QueueTopology) -> Result<(), Box<dyn std::error::Error>> {
+    /// # fn example(pool: sqlx::PgPool, url: amends_relay::Broker, queue: QueueTopology) -> Result<(), Box<dyn std::error::Error>> {
     /// async fn count(tx: &mut PgConnection, messages: &[Incoming]) -> Result<(), HandlerError> {
     ///     let names: Vec<&str> = messages.iter().map(|message| message.name.as_str()).collect();
     ///     let insert = "insert into heard (name) select * from unnest($1::text[])";
@@ -309,7 +309,7 @@ impl ConsumerBuilder {
 
 fn consumer(
     pool: PgPool,
-    url: AmqpUrl,
+    url: Broker,
     name: String,
     queue: QueueTopology,
     settings: Settings,

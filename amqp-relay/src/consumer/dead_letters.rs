@@ -10,7 +10,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 
 use crate::broker::{self, short, within};
-use crate::{AmqpUrl, QueueTopology, RelayError};
+use crate::{Broker, QueueTopology, RelayError};
 
 /// The header of a dead letter that says why it is one.
 pub const REASON_HEADER: &str = "amends-reason";
@@ -31,7 +31,7 @@ const PERSISTENT: u8 = 2;
 /// The way to the dead letters of one queue: a connection of its own, since a broker in need blocks those that publish, and with
 /// it would go the acknowledgements. It is made with the first dead letter.
 pub(super) struct DeadLetters {
-    url: AmqpUrl,
+    url: Broker,
     consumer: String,
     exchange: String,
     /// The name of the queue that is consumed.
@@ -41,7 +41,7 @@ pub(super) struct DeadLetters {
 }
 
 impl DeadLetters {
-    pub(super) fn new(url: AmqpUrl, consumer: String, queue: &QueueTopology, declare: bool) -> Self {
+    pub(super) fn new(url: Broker, consumer: String, queue: &QueueTopology, declare: bool) -> Self {
         let grave = format!("{}.dead", queue.name);
         let exchange = queue.dead_letter_exchange.clone().unwrap_or_else(|| grave.clone());
         let routing_key = queue.name.clone();

@@ -25,7 +25,7 @@ pub use handler::{Handle, HandleBatch, Handler, HandlerError};
 
 use self::batch::{Batching, Work};
 use self::dead_letters::DeadLetters;
-use crate::broker::{self, AmqpUrl};
+use crate::broker::{self, Broker};
 use crate::{QueueTopology, RelayError};
 
 /// Consumes a queue until it is asked to stop. Each message takes effect once.
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Consumer {
 
 struct Inner {
     pool: PgPool,
-    url: AmqpUrl,
+    url: Broker,
     name: String,
     queue: QueueTopology,
     settings: Settings,
@@ -141,7 +141,7 @@ impl Default for Settings {
 
 impl Consumer {
     /// A consumer that handles messages in the database of `pool`.
-    pub fn builder(pool: PgPool, url: AmqpUrl) -> ConsumerBuilder {
+    pub fn builder(pool: PgPool, url: Broker) -> ConsumerBuilder {
         ConsumerBuilder::new(pool, url)
     }
 

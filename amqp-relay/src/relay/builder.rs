@@ -7,7 +7,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::relay::{Ordering, Relay, RelayOptions, Route};
-use crate::{AmqpUrl, ReplyQueue, Topology};
+use crate::{Broker, ReplyQueue, Topology};
 
 /// Settings of a relay, one by one; what is not set has the default of [`RelayOptions`].
 ///
@@ -28,12 +28,12 @@ use crate::{AmqpUrl, ReplyQueue, Topology};
 #[must_use = "a relay does nothing until it runs"]
 pub struct RelayBuilder {
     pool: PgPool,
-    url: AmqpUrl,
+    url: Broker,
     options: RelayOptions,
 }
 
 impl RelayBuilder {
-    pub(super) fn new(pool: PgPool, url: AmqpUrl) -> Self {
+    pub(super) fn new(pool: PgPool, url: Broker) -> Self {
         Self { pool, url, options: RelayOptions::default() }
     }
 

@@ -26,7 +26,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::broker::AmqpUrl;
+use crate::broker::Broker;
 use crate::telemetry;
 
 pub use builder::RelayBuilder;
@@ -42,7 +42,7 @@ pub use window::Ordering;
 #[derive(Debug, Clone)]
 pub struct Relay {
     pool: PgPool,
-    url: AmqpUrl,
+    url: Broker,
     id: Uuid,
     options: RelayOptions,
     state: Arc<RelayState>,
@@ -54,12 +54,12 @@ const RETAIN_EVERY: Duration = Duration::from_mins(10);
 
 impl Relay {
     /// A relay from a database to a broker; see [`RelayBuilder`].
-    pub fn builder(pool: PgPool, url: AmqpUrl) -> RelayBuilder {
+    pub fn builder(pool: PgPool, url: Broker) -> RelayBuilder {
         RelayBuilder::new(pool, url)
     }
 
     /// A relay from a database to a broker.
-    pub fn new(pool: PgPool, url: AmqpUrl, options: RelayOptions) -> Self {
+    pub fn new(pool: PgPool, url: Broker, options: RelayOptions) -> Self {
         let hints = Hints::of(&pool);
         Self { pool, url, id: Uuid::now_v7(), options, state: Arc::default(), hints }
     }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::broker::{self, AmqpUrl};
+use crate::broker::{self, Broker};
 use crate::relay::state::Gate;
 use crate::relay::wake::Wake;
 use crate::relay::{RelayOptions, RelayState, jitter, pump};
@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pub(super) pool: PgPool,
-    pub(super) url: AmqpUrl,
+    pub(super) url: Broker,
     pub(super) hints: Hints,
     pub(super) relay: Uuid,
     pub(super) options: RelayOptions,

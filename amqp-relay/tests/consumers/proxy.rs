@@ -1,6 +1,6 @@
 //! Stands between a consumer and the broker, to cut the connection and to put words in the consumer's mouth.
 
-use amends_relay::AmqpUrl;
+use amends_relay::Broker;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -46,7 +46,7 @@ impl Proxy {
         Self { url, orders }
     }
 
-    pub(crate) fn url(&self) -> AmqpUrl {
+    pub(crate) fn url(&self) -> Broker {
         self.url.as_str().parse().unwrap()
     }
 

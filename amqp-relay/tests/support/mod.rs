@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{AmqpUrl, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
+use amends_relay::{Broker, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -30,7 +30,7 @@ pub fn amqp_url() -> String {
 pub struct World {
     pub database: TestDatabase,
     pub name: String,
-    pub broker: AmqpUrl,
+    pub broker: Broker,
     pub connection: Connection,
     pub channel: Channel,
     queues: Vec<String>,
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// The broker that the tests share.
-    pub fn url() -> AmqpUrl {
+    pub fn url() -> Broker {
         amqp_url().parse().unwrap()
     }
 

@@ -157,6 +157,7 @@ fn table(lines: &[HeldLine]) -> String {
     text
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn text(error: sqlx::Error) -> String {
     format!("the database: {error}")
 }
