@@ -137,7 +137,7 @@ pub async fn reroute(
     Ok(rerouted.rows_affected())
 }
 
-/// All relays stop within a second or so: they finish what they have read. Messages wait in the outbox.
+/// All relays stop within a few seconds: they finish what they have read. Messages wait in the outbox.
 ///
 /// # Errors
 /// Returns the database's error.

@@ -56,9 +56,9 @@ async fn every_event_takes_effect_once_and_in_the_order_of_its_key_while_relays_
             restarts += 1;
             // In order the second time.
             if restarts == 2 {
-                broker.stop()
+                broker.stop();
             } else {
-                broker.kill()
+                broker.kill();
             }
             broker.start();
         }

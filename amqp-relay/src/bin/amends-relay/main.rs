@@ -49,7 +49,7 @@ enum Command {
         #[command(subcommand)]
         action: operate::Held,
     },
-    /// Stops all relays of the database within a second or so; messages wait in the outbox.
+    /// Stops all relays of the database within a few seconds; messages wait in the outbox.
     Pause,
     /// All relays go on.
     Resume,
