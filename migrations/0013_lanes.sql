@@ -4,6 +4,10 @@
 -- transaction that has written a message, with all others behind it; and relays of before, which read it, go on until they are replaced.
 comment on column amends.outbox.lane is 'Not used any more.';
 
+-- What a long transaction has written is read page by page.
+drop index amends.outbox_xid;
+create index outbox_xid on amends.outbox (xid, seq);
+
 alter table amends.held_message add column exchange text;
 comment on column amends.held_message.exchange is 'Where an operator has sent it instead.';
 

@@ -37,7 +37,7 @@ async fn drain(pool: &PgPool, url: &str, messages: i64) -> Result<(f64, f64), Fa
     let mut written = 0;
     while written < messages {
         let batch = BATCH.min(messages - written);
-        broker::write(pool, batch).await?;
+        broker::write(&mut *pool.acquire().await?, batch).await?;
         written += batch;
         sqlx::query("select amends.make_outbox_partitions(3000000)").execute(pool).await?;
     }

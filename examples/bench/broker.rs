@@ -6,11 +6,12 @@ use amends_relay::{Broker, KEY_HEADER, Ordering, QueueKind, QueueTopology, Relay
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{
-    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeleteOptions, QueuePurgeOptions,
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, LongString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use crate::Fault;
@@ -88,12 +89,10 @@ impl Bench {
         Ok(rate)
     }
 
-    /// A backlog in the outbox, and a relay that starts from nothing.
+    /// A relay that is at work, and a backlog that comes at once.
     async fn relayed(&self, ordering: Ordering) -> Result<f64, Fault> {
         let (connection, channel) = self.fresh_queue().await?;
         forget(&self.pool).await?;
-        write(&self.pool, self.messages as i64).await?;
-        sqlx::query("analyze amends.outbox").execute(&self.pool).await?;
         let options = RelayOptions {
             exchange: NAME.into(),
             topology: Topology { queues: vec![self.queue()], ..Topology::default() },
@@ -102,29 +101,32 @@ impl Bench {
             ..RelayOptions::default()
         };
         let shutdown = CancellationToken::new();
-        let began = Instant::now();
-        let relay = tokio::spawn({
-            let (relay, shutdown) = (Relay::new(self.pool.clone(), self.url.clone(), options), shutdown.clone());
+        let relay = Relay::new(self.pool.clone(), self.url.clone(), options);
+        let state = relay.state();
+        let running = tokio::spawn({
+            let shutdown = shutdown.clone();
             async move { relay.run(shutdown).await }
         });
-        while !self.is_drained().await? {
+        while !state.is_active() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let mut tx = self.pool.begin().await?;
+        write(&mut tx, self.messages as i64).await?;
+        tx.commit().await?;
+        let began = Instant::now();
+        while self.arrived(&channel).await? < self.messages as u32 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         let rate = self.messages as f64 / began.elapsed().as_secs_f64();
         shutdown.cancel();
-        relay.await?;
+        running.await?;
         self.clean_up(connection, &channel).await?;
         Ok(rate)
     }
 
-    /// The cursor has passed every row: it moves only past what the broker has confirmed.
-    async fn is_drained(&self) -> Result<bool, Fault> {
-        let drained = sqlx::query_scalar(
-            "select coalesce((
-                select pass is null and prev::text <> '1:1:' and not exists (select from amends.held_message)
-                from amends.cursor where lane = 0), false)",
-        );
-        Ok(drained.fetch_one(&self.pool).await?)
+    async fn arrived(&self, channel: &Channel) -> Result<u32, Fault> {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        Ok(channel.queue_declare(NAME.into(), passive, FieldTable::default()).await?.message_count())
     }
 
     async fn fresh_queue(&self) -> Result<(Connection, Channel), Fault> {
@@ -158,7 +160,7 @@ pub(crate) async fn forget(pool: &PgPool) -> Result<(), Fault> {
 }
 
 /// So many messages in one transaction.
-pub(crate) async fn write(pool: &PgPool, messages: i64) -> Result<(), Fault> {
+pub(crate) async fn write(conn: &mut PgConnection, messages: i64) -> Result<(), Fault> {
     sqlx::query(
         "insert into amends.outbox (id, key, topic, name, payload)
          select gen_random_uuid(), 'key-' || i % $2, 'thing.happened', 'thing.happened', convert_to(repeat('x', $3), 'UTF8')
@@ -167,7 +169,7 @@ pub(crate) async fn write(pool: &PgPool, messages: i64) -> Result<(), Fault> {
     .bind(messages)
     .bind(KEYS)
     .bind(PAYLOAD)
-    .execute(pool)
+    .execute(conn)
     .await?;
     Ok(())
 }

@@ -114,7 +114,7 @@ async fn feed(pool: PgPool, received: Arc<AtomicU64>, shutdown: CancellationToke
     let mut written: u64 = 0;
     while !shutdown.is_cancelled() {
         if written < received.load(Atomic::Relaxed) + BACKLOG as u64 {
-            broker::write(&pool, BACKLOG).await?;
+            broker::write(&mut *pool.acquire().await?, BACKLOG).await?;
             written += BACKLOG as u64;
         } else {
             sleep(Duration::from_millis(10)).await;

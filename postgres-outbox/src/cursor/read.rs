@@ -10,16 +10,20 @@ use uuid::Uuid;
 use crate::cursor::{Position, Read, Sequenced};
 
 /// Two ranges that cannot overlap: rows of transactions that began to be visible after `prev`, which have a seq above the
-/// floor, and rows of those that were open in `prev`, looked up one by one (`offset 0` keeps the planner from scanning the
-/// outbox for them when there is none). During a pass both are cut to what its snapshot could see. Of several lanes each
-/// reads all rows and takes its own: to read is cheap, to publish is not.
+/// floor, and rows of those that were open in `prev`, looked up one by one, each in the order of the index, so that a page
+/// of one that wrote millions costs no more than another. During a pass both are cut to what its snapshot could see. Of
+/// several lanes each reads all rows and takes its own: to read is cheap, to publish is not.
+///
+/// `coalesce` keeps the planner from the index on `xid`: no statistics know of the newest transactions, so it would expect no rows of
+/// them, and sort all of a backlog for every page.
 const PAGE: &str = "
     with state as materialized (
         select pg_current_snapshot() as snapshot,
             (select case when is_called then last_value else 0 end from amends.outbox_seq) as value
     ), fresh as (
         select * from amends.outbox o
-        where ($7 = 1::smallint or amends.lane_of(o.key, o.id, $7) = $1) and o.seq > greatest($3, $5) and o.xid >= pg_snapshot_xmax($2::pg_snapshot)
+        where ($7 = 1::smallint or amends.lane_of(o.key, o.id, $7) = $1) and o.seq > greatest($3, $5)
+            and coalesce(o.xid >= pg_snapshot_xmax($2::pg_snapshot), false)
             and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
         order by o.seq limit $6
     ), late as (
@@ -27,7 +31,7 @@ const PAGE: &str = "
             select * from amends.outbox o
             where o.xid = open.xid and ($7 = 1::smallint or amends.lane_of(o.key, o.id, $7) = $1) and o.seq > $5
                 and ($4::pg_snapshot is null or pg_visible_in_snapshot(o.xid, $4::pg_snapshot))
-            offset 0
+            order by o.seq limit $6
         ) o
         order by o.seq limit $6
     ), page as (
