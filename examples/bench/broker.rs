@@ -89,10 +89,12 @@ impl Bench {
         Ok(rate)
     }
 
-    /// A relay that is at work, and a backlog that comes at once.
+    /// A backlog in the outbox, and a relay that starts from nothing; measured from the first message that arrives.
     async fn relayed(&self, ordering: Ordering) -> Result<f64, Fault> {
         let (connection, channel) = self.fresh_queue().await?;
         forget(&self.pool).await?;
+        write(&mut *self.pool.acquire().await?, self.messages as i64).await?;
+        sqlx::query("analyze amends.outbox").execute(&self.pool).await?;
         let options = RelayOptions {
             exchange: NAME.into(),
             topology: Topology { queues: vec![self.queue()], ..Topology::default() },
@@ -101,27 +103,28 @@ impl Bench {
             ..RelayOptions::default()
         };
         let shutdown = CancellationToken::new();
-        let relay = Relay::new(self.pool.clone(), self.url.clone(), options);
-        let state = relay.state();
-        let running = tokio::spawn({
-            let shutdown = shutdown.clone();
+        let relay = tokio::spawn({
+            let (relay, shutdown) = (Relay::new(self.pool.clone(), self.url.clone(), options), shutdown.clone());
             async move { relay.run(shutdown).await }
         });
-        while !state.is_active() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let mut tx = self.pool.begin().await?;
-        write(&mut tx, self.messages as i64).await?;
-        tx.commit().await?;
-        let began = Instant::now();
-        while self.arrived(&channel).await? < self.messages as u32 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let rate = self.messages as f64 / began.elapsed().as_secs_f64();
+        let (first, began) = (self.until_arrived(&channel, 1).await?, Instant::now());
+        let all = self.until_arrived(&channel, self.messages as u32).await?;
+        let rate = f64::from(all - first) / began.elapsed().as_secs_f64();
         shutdown.cancel();
-        running.await?;
+        relay.await?;
         self.clean_up(connection, &channel).await?;
         Ok(rate)
+    }
+
+    /// How many have, once it is so many at least.
+    async fn until_arrived(&self, channel: &Channel, count: u32) -> Result<u32, Fault> {
+        loop {
+            let arrived = self.arrived(channel).await?;
+            if arrived >= count {
+                return Ok(arrived);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn arrived(&self, channel: &Channel) -> Result<u32, Fault> {
