@@ -13,7 +13,7 @@ async fn what_is_written_while_the_broker_is_stopped_comes_in_order_once_it_is_b
     let mut scene = Scene::set(QueueKind::Classic).await;
     let relay = scene.relay();
     let writing = scene.write(1..=100);
-    until(scene.world.pool(), "select exists (select from amends.cursor where floor > 0)").await;
+    until(scene.world.pool(), "select exists (select from amends.cursor where prev::text <> '1:1:')").await;
 
     scene.broker.stop();
     writing.done().await;
@@ -37,7 +37,7 @@ async fn a_broker_that_is_killed_and_killed_again_loses_nothing_and_breaks_no_or
     scene.broker.ctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]);
     for round in 0..2 {
         let writing = scene.write(round * 100 + 1..=round * 100 + 100);
-        until(scene.world.pool(), "select exists (select from amends.cursor where floor > 0)").await;
+        until(scene.world.pool(), "select exists (select from amends.cursor where prev::text <> '1:1:')").await;
         scene.broker.kill();
         writing.done().await;
         scene.broker.start();
@@ -51,7 +51,7 @@ async fn connections_that_the_broker_closes_are_made_anew() {
     let mut scene = Scene::set(QueueKind::Classic).await;
     let relay = scene.relay();
     let writing = scene.write(1..=300);
-    until(scene.world.pool(), "select exists (select from amends.cursor where floor > 0)").await;
+    until(scene.world.pool(), "select exists (select from amends.cursor where prev::text <> '1:1:')").await;
     for _ in 0..2 {
         scene.broker.ctl(&["close_all_connections", "maintenance"]);
     }
