@@ -23,7 +23,7 @@ pub const SEQ_HEADER: &str = "amends-seq";
 pub(crate) const CONTENT_TYPE_HEADER: &str = "content-type";
 
 /// Persistent, always.
-const PERSISTENT: u8 = 2;
+pub(crate) const PERSISTENT: u8 = 2;
 
 /// A request also gets the properties by which anybody answers it, in any language.
 pub(crate) fn properties(

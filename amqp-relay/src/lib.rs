@@ -33,6 +33,7 @@ mod envelope;
 mod error;
 mod incoming;
 mod participant;
+mod pauses;
 mod relay;
 mod replies;
 pub mod telemetry;

@@ -12,9 +12,8 @@ use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
 use sqlx::{PgConnection, PgPool};
-use support::{World, publish, until};
+use support::{Consuming, World, publish, until};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Writes what it gets into a table; fails as often as it is told, and never accepts `poison`.
@@ -38,28 +37,11 @@ impl Handler for Ledger {
     }
 }
 
-struct Consuming {
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Consuming {
-    fn start(pool: &PgPool, queue: &QueueTopology, failures: u32) -> Self {
-        let handler = Ledger { failures: Arc::new(AtomicU32::new(failures)) };
-        let consumer = Consumer::builder(pool.clone(), World::url()).name("ledger").queue(queue.clone());
-        let consumer = consumer.handler(handler).build().unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn({
-            let shutdown = shutdown.clone();
-            async move { consumer.run(shutdown).await }
-        });
-        Self { shutdown, task }
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap();
-    }
+/// Fails so often before it writes what it sees.
+fn consume(world: &World, queue: &QueueTopology, failures: u32) -> Consuming {
+    let handler = Ledger { failures: Arc::new(AtomicU32::new(failures)) };
+    let builder = Consumer::builder(world.pool().clone(), World::url()).name("ledger").queue(queue.clone());
+    Consuming::start(builder.handler(handler))
 }
 
 async fn with_ledger() -> World {
@@ -87,7 +69,7 @@ async fn send(world: &World, id: &str, text: &str) {
 async fn copies_of_a_message_take_effect_once_also_those_with_foreign_ids() {
     let mut world = with_ledger().await;
     let queue = world.queue("ledger", &["#"]);
-    let consumers = [Consuming::start(world.pool(), &queue, 0), Consuming::start(world.pool(), &queue, 0)];
+    let consumers = [consume(&world, &queue, 0), consume(&world, &queue, 0)];
     world.until_consumed(&queue.name).await;
     let ours = uuid::Uuid::now_v7().to_string();
     for copy in 0..10 {
@@ -111,7 +93,7 @@ async fn copies_of_a_message_take_effect_once_also_those_with_foreign_ids() {
 async fn a_handler_that_fails_is_tried_again_and_leaves_no_trace_of_its_failures() {
     let mut world = with_ledger().await;
     let queue = world.queue("ledger", &["#"]);
-    let consumer = Consuming::start(world.pool(), &queue, 3);
+    let consumer = consume(&world, &queue, 3);
     world.until_consumed(&queue.name).await;
     for text in ["a", "b", "c"] {
         send(&world, text, text).await;
@@ -160,7 +142,7 @@ async fn a_message_whose_consumer_dies_before_its_commit_is_handled_by_another()
 
     process.shutdown_background();
 
-    let consumer = Consuming::start(world.pool(), &queue, 0);
+    let consumer = consume(&world, &queue, 0);
     until(world.pool(), "select count(*) = 1 from ledger").await;
     consumer.stop().await;
     world.clean_up().await;
@@ -171,7 +153,7 @@ async fn a_message_that_can_never_be_handled_goes_to_the_dead_letters_and_blocks
     let mut world = with_ledger().await;
     let queue =
         QueueTopology { dead_letter_exchange: Some(format!("{}-dead", world.name)), ..world.queue("ledger", &["#"]) };
-    let consumer = Consuming::start(world.pool(), &queue, 0);
+    let consumer = consume(&world, &queue, 0);
     world.until_consumed(&queue.name).await;
     send(&world, "1", "poison").await;
     // Without an id nobody could tell its copies apart.
@@ -201,7 +183,7 @@ async fn from_the_outbox_to_the_handler_every_event_takes_effect_once_in_order()
     let mut world = with_ledger().await;
     let queue = world.queue("ledger", &["#"]);
     let relay = world.relay(world.options(vec![queue.clone()]));
-    let consumer = Consuming::start(world.pool(), &queue, 0);
+    let consumer = consume(&world, &queue, 0);
     publish(world.pool(), "thing.happened", "k", 1..=200).await;
     until(world.pool(), "select count(*) = 200 from ledger").await;
     let order: Vec<String> =

@@ -14,9 +14,7 @@ use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, PgPool};
-use support::{World, until};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use support::{Consuming, World, until};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Headers = BTreeMap<String, String>;
@@ -92,31 +90,13 @@ async fn with_table() -> World {
     world
 }
 
-struct Consuming {
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Consuming {
-    fn start(pool: &PgPool, queue: &QueueTopology, payloads: Option<Payloads>) -> Self {
-        let builder = Consumer::builder(pool.clone(), World::url()).name("reader").queue(queue.clone()).handler(Reader);
-        let builder = match payloads {
-            Some(payloads) => builder.payloads(payloads),
-            None => builder,
-        };
-        let consumer = builder.build().unwrap();
-        let shutdown = CancellationToken::new();
-        let task = tokio::spawn({
-            let shutdown = shutdown.clone();
-            async move { consumer.run(shutdown).await }
-        });
-        Self { shutdown, task }
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap();
-    }
+fn consume(world: &World, queue: &QueueTopology, payloads: Option<Payloads>) -> Consuming {
+    let builder =
+        Consumer::builder(world.pool().clone(), World::url()).name("reader").queue(queue.clone()).handler(Reader);
+    Consuming::start(match payloads {
+        Some(payloads) => builder.payloads(payloads),
+        None => builder,
+    })
 }
 
 async fn publish(pool: &PgPool, message: OutboxMessage) {
@@ -132,7 +112,7 @@ async fn small_and_large_letters_arrive_as_they_were_written_through_an_old_key_
         |key| Payloads::new().codec(Xor(key)).store(PgPayloads::new(shelf.pool().clone()), MAX_PAYLOAD_BYTES / 2);
     let queue = world.queue("letters", &["#"]);
     let relay = world.relay(world.options(vec![queue.clone()]));
-    let consumer = Consuming::start(world.pool(), &queue, Some(payloads(2)));
+    let consumer = consume(&world, &queue, Some(payloads(2)));
 
     for (key, bytes) in [(1, 10), (1, 5 * MAX_PAYLOAD_BYTES), (2, 20)] {
         publish(world.pool(), payloads(key).pack(&Letter { text: "x".repeat(bytes) }).await.unwrap()).await;
@@ -154,13 +134,13 @@ async fn a_consumer_that_cannot_read_a_payload_leaves_it_to_the_dead_letters_and
         QueueTopology { dead_letter_exchange: Some(format!("{}-dead", world.name)), ..world.queue("letters", &["#"]) };
     let relay = world.relay(world.options(vec![queue.clone()]));
     // One consumer knows of no payloads; one lacks the codec: to both it is unreadable for good.
-    let blind = Consuming::start(world.pool(), &queue, None);
+    let blind = consume(&world, &queue, None);
     let letter = |text: &str| Letter { text: text.into() };
     publish(world.pool(), Payloads::new().codec(Xor(7)).pack(&letter("secret")).await.unwrap()).await;
     publish(world.pool(), Payloads::new().pack(&letter("open")).await.unwrap()).await;
     until(world.pool(), "select count(*) = 1 from seen").await;
     blind.stop().await;
-    let without = Consuming::start(world.pool(), &queue, Some(Payloads::new()));
+    let without = consume(&world, &queue, Some(Payloads::new()));
     publish(world.pool(), Payloads::new().codec(Xor(8)).pack(&letter("secret too")).await.unwrap()).await;
     let json = OutboxMessage {
         content_type: "application/json".into(),

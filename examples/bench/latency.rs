@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::Fault;
+use crate::{Fault, broker};
 
 const NAME: &str = "amends-bench-latency";
 /// How many at once keep the relay half busy.
@@ -41,7 +41,7 @@ pub(crate) struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// Begins with an empty outbox.
     pub(crate) async fn start(pool: &'a PgPool, url: &str) -> Result<Self, Fault> {
-        sqlx::query("truncate amends.outbox, amends.cursor").execute(pool).await?;
+        broker::forget(pool).await?;
         let queue = QueueTopology::new(NAME, NAME, ["#"]);
         let options = RelayOptions {
             exchange: NAME.into(),

@@ -1,10 +1,11 @@
 //! What an operator does about messages: those that are held, and the flow of all.
 
-use amends::{Error, MessageId};
+use amends::{Error, MAX_NAME_BYTES, MessageId};
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use uuid::Uuid;
 
+use crate::columns::Bound;
 use crate::error::start_error;
 use crate::hook;
 
@@ -46,6 +47,18 @@ pub struct HeldLine {
     pub reason: String,
 }
 
+impl Which {
+    /// `$1` to `$4` of `which!`.
+    fn bound(&self) -> Bound {
+        let mut bound = Bound::default();
+        bound.add(&self.key);
+        bound.add(self.id.map(|id| id.0));
+        bound.add(&self.name);
+        bound.add(self.parked);
+        bound
+    }
+}
+
 /// `$1` to `$4` are those of [`Which`].
 macro_rules! which {
     ($before:literal) => {
@@ -62,20 +75,16 @@ macro_rules! which {
 /// # Errors
 /// Returns the database's error.
 pub async fn held(pool: &PgPool, which: &Which, limit: u32) -> Result<Vec<HeldLine>, sqlx::Error> {
+    let mut bound = which.bound();
+    bound.add(i64::from(limit));
     hook::before("list held");
-    sqlx::query_as(concat!(
+    let held = concat!(
         which!(
             "select seq, id, key, name, topic, attempts, parked, retry_at, held_at, reason from amends.held_message"
         ),
         " order by seq limit $5"
-    ))
-    .bind(&which.key)
-    .bind(which.id.map(|id| id.0))
-    .bind(&which.name)
-    .bind(which.parked)
-    .bind(i64::from(limit))
-    .fetch_all(pool)
-    .await
+    );
+    sqlx::query_as_with(held, bound.finish()?).fetch_all(pool).await
 }
 
 /// They are tried again at once, and counted anew; those behind them follow in order. The answer is how many.
@@ -84,7 +93,7 @@ pub async fn held(pool: &PgPool, which: &Which, limit: u32) -> Result<Vec<HeldLi
 /// Returns the database's error.
 pub async fn release(pool: &PgPool, which: &Which) -> Result<u64, sqlx::Error> {
     let release = which!("update amends.held_message set parked = false, attempts = 0, retry_at = clock_timestamp()");
-    act(pool, release, which).await
+    act(pool, release, which.bound()).await
 }
 
 /// They are never published, unless they are on their way just now; those behind them follow. They stay in the outbox for as long as it is retained. The answer is how
@@ -93,18 +102,13 @@ pub async fn release(pool: &PgPool, which: &Which) -> Result<u64, sqlx::Error> {
 /// # Errors
 /// Returns the database's error.
 pub async fn discard(pool: &PgPool, which: &Which) -> Result<u64, sqlx::Error> {
-    act(pool, which!("delete from amends.held_message"), which).await
+    act(pool, which!("delete from amends.held_message"), which.bound()).await
 }
 
-async fn act(pool: &PgPool, statement: &'static str, which: &Which) -> Result<u64, sqlx::Error> {
+async fn act(pool: &PgPool, statement: &'static str, bound: Bound) -> Result<u64, sqlx::Error> {
     hook::before("act on held");
-    let query =
-        sqlx::query(statement).bind(&which.key).bind(which.id.map(|id| id.0)).bind(&which.name).bind(which.parked);
-    Ok(query.execute(pool).await?.rows_affected())
+    Ok(sqlx::query_with(statement, bound.finish()?).execute(pool).await?.rows_affected())
 }
-
-/// A short string of AMQP.
-const MOST_NAME_BYTES: usize = 255;
 
 /// They go to another exchange, under another routing key, or both, and are tried again at once. The answer is how many.
 ///
@@ -117,24 +121,18 @@ pub async fn reroute(
     topic: Option<&str>,
 ) -> Result<u64, sqlx::Error> {
     for (what, name) in [("exchange", exchange), ("topic", topic)] {
-        if name.is_some_and(|name| name.len() > MOST_NAME_BYTES) {
-            return Err(sqlx::Error::InvalidArgument(format!("the {what} may have {MOST_NAME_BYTES} bytes at most")));
+        if name.is_some_and(|name| name.len() > MAX_NAME_BYTES) {
+            return Err(sqlx::Error::InvalidArgument(format!("the {what} may have {MAX_NAME_BYTES} bytes at most")));
         }
     }
-    hook::before("reroute held");
-    let rerouted = sqlx::query(which!(
+    let mut bound = which.bound();
+    bound.add(exchange);
+    bound.add(topic);
+    let reroute = which!(
         "update amends.held_message set parked = false, attempts = 0, retry_at = clock_timestamp(),
             exchange = coalesce($5, exchange), topic = coalesce($6, topic)"
-    ))
-    .bind(&which.key)
-    .bind(which.id.map(|id| id.0))
-    .bind(&which.name)
-    .bind(which.parked)
-    .bind(exchange)
-    .bind(topic)
-    .execute(pool)
-    .await?;
-    Ok(rerouted.rows_affected())
+    );
+    act(pool, reroute, bound).await
 }
 
 /// All relays stop within a few seconds: they finish what they have read. Messages wait in the outbox.

@@ -10,6 +10,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection};
 use tokio::sync::Mutex;
 
 use crate::broker::{self, short, within};
+use crate::envelope::PERSISTENT;
 use crate::{Broker, QueueTopology, RelayError};
 
 /// The header of a dead letter that says why it is one.
@@ -26,7 +27,6 @@ pub const ROUTING_KEY_HEADER: &str = "amends-routing-key";
 /// A header travels in one frame with all the others.
 const LONGEST_REASON: usize = 1024;
 const CONFIRM: Duration = Duration::from_secs(30);
-const PERSISTENT: u8 = 2;
 
 /// The way to the dead letters of one queue: a connection of its own, since a broker in need blocks those that publish, and with
 /// it would go the acknowledgements. It is made with the first dead letter.

@@ -26,6 +26,7 @@ pub use handler::{Handle, HandleBatch, Handler, HandlerError};
 use self::batch::{Batching, Work};
 use self::dead_letters::DeadLetters;
 use crate::broker::{self, Broker};
+use crate::pauses::Pauses;
 use crate::{QueueTopology, RelayError};
 
 /// Consumes a queue until it is asked to stop. Each message takes effect once.
@@ -148,26 +149,27 @@ impl Consumer {
     /// Runs until `shutdown`, through every failure of the broker and of the database; then finishes what it has begun, within
     /// [`drain`](ConsumerBuilder::drain), and gives the rest back.
     pub async fn run(&self, shutdown: CancellationToken) {
-        let mut pause = Duration::from_millis(100);
+        let mut pauses = Pauses::up_to(self.0.settings.longest_pause);
         while !shutdown.is_cancelled() {
-            match self.session(&shutdown, &mut pause).await {
+            let pause = match self.session(&shutdown, &mut pauses).await {
                 Ok(()) => break,
                 Err(error) => {
+                    let pause = pauses.take();
                     tracing::warn!(consumer = self.0.name, %error, retry_in = ?pause, "the consumer's session ended; connecting anew");
+                    pause
                 }
-            }
+            };
             tokio::select! {
-                () = sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+                () = sleep(pause) => {}
                 () = shutdown.cancelled() => break,
             }
-            pause = (pause * 2).min(self.0.settings.longest_pause);
         }
         self.0.dead_letters.close().await;
     }
 
-    async fn session(&self, shutdown: &CancellationToken, pause: &mut Duration) -> Result<(), RelayError> {
+    async fn session(&self, shutdown: &CancellationToken, pauses: &mut Pauses) -> Result<(), RelayError> {
         let connection = broker::connect(&self.0.url, &self.0.name).await?;
-        let result = session::run(&self.0, &connection, shutdown, || *pause = Duration::from_millis(100)).await;
+        let result = session::run(&self.0, &connection, shutdown, || pauses.restart()).await;
         broker::close(&connection).await;
         result.map_err(|error| match error {
             RelayError::Broker(error) if matches!(error.kind(), lapin::ErrorKind::ParsingError(_)) => {

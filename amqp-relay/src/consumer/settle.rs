@@ -1,7 +1,6 @@
 //! A delivery until it is settled: tried, tried again, acknowledged, or buried with the reason.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use lapin::message::Delivery;
 use lapin::options::BasicAckOptions;
@@ -14,9 +13,8 @@ use super::attempt::{Verdict, attempt};
 use super::handler::HandlerError;
 use super::lines::Arrived;
 use crate::broker::soon;
+use crate::pauses::Pauses;
 use crate::{Incoming, RelayError, telemetry};
-
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every delivery of a session shares.
 pub(super) struct Settling<'a> {
@@ -24,12 +22,6 @@ pub(super) struct Settling<'a> {
     /// Whoever pauses before it tries again takes no place; the prefetch bounds how many there are.
     pub(super) places: Semaphore,
     pub(super) shutdown: &'a CancellationToken,
-}
-
-/// Pauses that grow, with jitter.
-struct Pauses {
-    next: Duration,
-    longest: Duration,
 }
 
 impl Settling<'_> {
@@ -175,7 +167,7 @@ impl Settling<'_> {
     }
 
     fn pauses(&self) -> Pauses {
-        Pauses { next: SHORTEST_PAUSE, longest: self.consumer.settings.longest_pause }
+        Pauses::up_to(self.consumer.settings.longest_pause)
     }
 
     /// `false` at shutdown.
@@ -184,28 +176,5 @@ impl Settling<'_> {
             () = sleep(pauses.take()) => true,
             () = self.shutdown.cancelled() => false,
         }
-    }
-}
-
-impl Pauses {
-    fn take(&mut self) -> Duration {
-        let pause = self.next.min(self.longest).mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.next = self.next.saturating_mul(2).min(self.longest);
-        pause
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_up_to_the_longest_and_differ() {
-        let mut pauses = Pauses { next: SHORTEST_PAUSE, longest: Duration::from_secs(1) };
-        let taken: Vec<Duration> = (0..20).map(|_| pauses.take()).collect();
-        let between = |pause: Duration, low, high| pause.as_millis() >= low && pause.as_millis() <= high;
-        assert!(between(taken[0], 50, 100) && between(taken[1], 100, 200), "{taken:?}");
-        assert!(taken[4..].iter().all(|&pause| between(pause, 500, 1000)), "{taken:?}");
-        assert!(taken[4..].windows(2).any(|two| two[0] != two[1]), "{taken:?}");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use amends_postgres::cursor::Layout;
 use lapin::Connection;
@@ -11,12 +10,10 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker;
-use crate::relay::session::Session;
-use crate::relay::{Relay, jitter, share};
+use crate::pauses::{Pauses, jitter};
+use crate::relay::session::{LONGEST_PAUSE, Session};
+use crate::relay::{Relay, share};
 use crate::{RelayError, telemetry};
-
-/// The first pause before a relay that cannot work tries again.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The lanes that this relay reads, each in a task of its own. Dropped, all of them end at once.
 #[derive(Default)]
@@ -28,17 +25,18 @@ struct Reading {
 impl Relay {
     /// Publishes its share of the lanes until `shutdown`.
     pub(super) async fn publish(&self, shutdown: &CancellationToken) {
-        let mut pause = SHORTEST_PAUSE;
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         let mut reading = Reading::default();
         while !shutdown.is_cancelled() {
-            if let Err(error) = self.share_lanes(&mut reading, shutdown, &mut pause).await {
+            if let Err(error) = self.share_lanes(&mut reading, shutdown, &mut pauses).await {
+                let pause = pauses.take();
                 self.state.disconnected(&error);
                 tracing::warn!(%error, retry_in = ?pause, "the relay cannot work now; trying again");
                 metrics::counter!(telemetry::RECONNECTS).increment(1);
                 // It takes no share while it cannot publish. Its sessions notice by themselves.
                 _ = Layout::leave(&self.pool, self.id).await;
                 tokio::select! {
-                    () = sleep(pause.mul_f64(jitter())) => pause = (pause * 2).min(Duration::from_secs(5)),
+                    () = sleep(pause) => {}
                     () = shutdown.cancelled() => {}
                 }
             }
@@ -56,10 +54,10 @@ impl Relay {
         &self,
         reading: &mut Reading,
         shutdown: &CancellationToken,
-        pause: &mut Duration,
+        pauses: &mut Pauses,
     ) -> Result<(), RelayError> {
         let connection = broker::connect(&self.url, &self.options.name).await?;
-        let shared = self.share_lanes_on(&connection, reading, shutdown, pause).await;
+        let shared = self.share_lanes_on(&connection, reading, shutdown, pauses).await;
         broker::close(&connection).await;
         shared
     }
@@ -69,7 +67,7 @@ impl Relay {
         connection: &Connection,
         reading: &mut Reading,
         shutdown: &CancellationToken,
-        pause: &mut Duration,
+        pauses: &mut Pauses,
     ) -> Result<(), RelayError> {
         let options = &self.options;
         let channel = broker::confirmed_channel(connection).await?;
@@ -80,7 +78,7 @@ impl Relay {
                 return Err(RelayError::Deadline { what: "heartbeat", limit: options.lease });
             }
             let layout = Layout::look(&self.pool, self.id, &options.name, options.lease).await?;
-            *pause = SHORTEST_PAUSE;
+            pauses.restart();
             if layout.changing && Layout::finish(&self.pool).await? {
                 tracing::info!("the number of lanes has been changed");
                 continue;

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::Broker;
+use crate::pauses::jitter;
 use crate::telemetry;
 
 pub use builder::RelayBuilder;
@@ -108,9 +109,4 @@ impl Relay {
             consumer.run(shutdown.clone()).await;
         }
     }
-}
-
-/// Between a half and one, so that relays which failed together do not come back together.
-fn jitter() -> f64 {
-    0.5 + fastrand::f64() / 2.0
 }

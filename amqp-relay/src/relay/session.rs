@@ -11,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::broker::{self, Broker};
+use crate::pauses::Pauses;
 use crate::relay::state::Gate;
 use crate::relay::wake::Wake;
-use crate::relay::{RelayOptions, RelayState, jitter, pump};
+use crate::relay::{RelayOptions, RelayState, pump};
 use crate::{RelayError, telemetry};
 
 /// The first pause before a lane is tried again.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a lane is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// A relay's claim to a lane.
 #[derive(Debug, Clone)]
@@ -37,18 +37,19 @@ impl Session {
     /// Reads the lane until `stop`, through every failure: it backs off, connects anew and goes on from the cursor. What had no
     /// confirm by then is published again. It ends early if another relay has the lane.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let mut pause = SHORTEST_PAUSE;
+        let mut pauses = Pauses::up_to(LONGEST_PAUSE);
         while !stop.is_cancelled() {
             let began = Instant::now();
             let Err(error) = self.once(&stop).await else { return };
             // One that fails again soon, having got the lane or not, must not come back at once for ever.
             if began.elapsed() > LONGEST_PAUSE {
-                pause = SHORTEST_PAUSE;
+                pauses.restart();
             }
+            let pause = pauses.take();
             tracing::warn!(lane = self.lane, %error, retry_in = ?pause, "the relay's session ended; connecting anew");
             metrics::counter!(telemetry::RECONNECTS).increment(1);
             tokio::select! {
-                () = sleep(pause.mul_f64(jitter())) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
         }

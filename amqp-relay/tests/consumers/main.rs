@@ -21,30 +21,8 @@ use lapin::BasicProperties;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use sqlx::PgConnection;
-use support::{PATIENCE, World};
-use tokio::task::JoinHandle;
+use support::{Consuming, PATIENCE, World};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
-
-/// A consumer in the background.
-struct Consuming {
-    shutdown: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Consuming {
-    fn start(builder: ConsumerBuilder) -> Self {
-        let consumer = builder.build().unwrap();
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
-        Self { shutdown, task: tokio::spawn(async move { consumer.run(stop).await }) }
-    }
-
-    async fn stop(self) {
-        self.shutdown.cancel();
-        self.task.await.unwrap();
-    }
-}
 
 /// A world with a ledger of what handlers did.
 async fn world() -> World {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use amends_postgres::testing::TestDatabase;
-use amends_relay::{Broker, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
+use amends_relay::{Broker, ConsumerBuilder, QueueTopology, Relay, RelayOptions, ReplyQueue, SEQ_HEADER, Topology};
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, ExchangeDeleteOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
@@ -300,5 +300,25 @@ pub async fn until(pool: &PgPool, condition: &str) {
     while !sqlx::query_scalar::<_, bool>(AssertSqlSafe(condition)).fetch_one(pool).await.unwrap() {
         assert!(Instant::now() < deadline, "still not true: {condition}");
         sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A consumer that runs in the background.
+pub struct Consuming {
+    pub shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Consuming {
+    pub fn start(builder: ConsumerBuilder) -> Self {
+        let consumer = builder.build().unwrap();
+        let shutdown = CancellationToken::new();
+        let stop = shutdown.clone();
+        Self { shutdown, task: tokio::spawn(async move { consumer.run(stop).await }) }
+    }
+
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
     }
 }

@@ -1,13 +1,12 @@
 //! Held messages: those that the broker would not take, and those of the same key behind them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
-use amends::{MessageId, OutboxMessage, sanitize};
-use chrono::{DateTime, Utc};
+use amends::sanitize;
 use sqlx::{FromRow, PgConnection};
-use uuid::Uuid;
 
+use crate::cursor::read::{MOST_BYTES, Row};
 use crate::cursor::{LaneError, Sequenced};
 use crate::hook;
 
@@ -36,24 +35,14 @@ pub struct Due {
 pub struct Held {
     /// The message.
     pub message: Sequenced,
-    /// How often the broker has refused it.
-    pub attempts: i32,
     /// The exchange to which an operator sends it, whatever the routes say.
     pub exchange: Option<String>,
 }
 
 #[derive(FromRow)]
-struct Row {
-    seq: i64,
-    id: Uuid,
-    key: Option<String>,
-    topic: String,
-    name: String,
-    content_type: String,
-    headers: String,
-    payload: Vec<u8>,
-    created_at: DateTime<Utc>,
-    attempts: i32,
+struct HeldRow {
+    #[sqlx(flatten)]
+    row: Row,
     exchange: Option<String>,
 }
 
@@ -90,16 +79,15 @@ pub(super) async fn still(
     Ok((held.into_iter().collect(), any))
 }
 
-/// So many of one key at most, and so many bytes beyond the first.
+/// So many of one key at most behind the first.
 const OF_A_KEY: i64 = 100;
-const MOST_BYTES: i64 = 8 << 20;
 
 /// A key is due if its first message is: those behind it wait for it, also while it is parked. Whose turn was longest ago comes
 /// first, so that many that fail again and again hold up no others.
 pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Result<Due, sqlx::Error> {
     hook::before("due held");
     // `now()` is when the statement began, and unlike the clock may bound the scan of an index.
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<HeldRow> = sqlx::query_as(
         "with due as (
             select h.seq, h.key from amends.held_message h
             where h.lane = $1 and not h.parked and h.retry_at <= now() and not exists (
@@ -108,7 +96,7 @@ pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Res
             )
             order by h.retry_at limit $2
          )
-         select seq, id, key, topic, name, content_type, headers::text as headers, payload, created_at, attempts, exchange
+         select seq, id, key, topic, name, content_type, headers::text as headers, payload, created_at, exchange
          from (
             select m.*, sum(octet_length(m.payload)) over (order by m.nth, m.seq) - octet_length(m.payload) as bytes_before
             from due cross join lateral (
@@ -138,26 +126,12 @@ pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Res
     .fetch_optional(conn)
     .await?;
     let next = next.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
-    Ok(Due { messages: rows.into_iter().map(Row::held).collect(), next })
+    Ok(Due { messages: rows.into_iter().filter_map(HeldRow::held).collect(), next })
 }
 
-impl Row {
-    fn held(self) -> Held {
-        let headers: BTreeMap<String, String> = serde_json::from_str(&self.headers).unwrap_or_default();
-        let message = OutboxMessage {
-            id: MessageId(self.id),
-            topic: self.topic,
-            name: self.name,
-            key: self.key,
-            content_type: self.content_type,
-            headers,
-            payload: self.payload,
-        };
-        Held {
-            message: Sequenced { seq: self.seq, created_at: self.created_at, message },
-            attempts: self.attempts,
-            exchange: self.exchange,
-        }
+impl HeldRow {
+    fn held(self) -> Option<Held> {
+        Some(Held { message: self.row.message()?, exchange: self.exchange })
     }
 }
 

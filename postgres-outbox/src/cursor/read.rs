@@ -49,8 +49,8 @@ const PAGE: &str = "
     select null, null, seq, id, key, topic, name, content_type, headers::text, payload, created_at, more from page
     order by seq nulls first";
 
-/// A page takes no further message beyond so many bytes: what is read ahead is in memory.
-const MOST_BYTES: i64 = 8 << 20;
+/// A page, or what is due of the held ones, takes no further message beyond so many bytes: it is in memory.
+pub(super) const MOST_BYTES: i64 = 8 << 20;
 
 #[derive(FromRow)]
 pub(super) struct Row {
