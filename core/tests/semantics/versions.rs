@@ -80,6 +80,7 @@ async fn a_saga_of_the_new_version_runs_the_new_step_really() {
     let script = second(checked().tx("ship", notes_check(&log, 1)).reads(&["check"]));
     let stage = Stage::new().await;
     let (worker, saga) = stage.play(&script).await;
+    stage.waits_at(saga, "approval").await;
 
     approve(&worker, saga).await;
 
