@@ -24,7 +24,7 @@ pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 /// Measures sagas and relay against raw SQL and raw AMQP.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Small numbers, about seven minutes.
+    /// Small numbers, about eight minutes.
     #[arg(long)]
     quick: bool,
     /// Instead of all else, how a backlog of so many messages drains.
@@ -100,7 +100,7 @@ async fn measure(pool: &PgPool, scale: usize, wanted: &[Part]) -> Result<Results
         relay(&broker::Bench::new(pool, &url, QueueKind::Classic, 30_000 * scale)?, "", &mut results).await?;
     }
     if wants(Part::Quorum) {
-        relay(&broker::Bench::new(pool, &url, QueueKind::Quorum, 120_000 * scale)?, "_quorum", &mut results).await?;
+        relay(&broker::Bench::new(pool, &url, QueueKind::Quorum, 90_000 * scale)?, "_quorum", &mut results).await?;
     }
     if wants(Part::Flow) {
         flow(pool, &url, &mut results).await?;
@@ -123,7 +123,7 @@ async fn sagas(pool: &PgPool, scale: usize, results: &mut Results) -> Result<(),
 }
 
 async fn relay(bench: &broker::Bench, suffix: &str, results: &mut Results) -> Result<(), Fault> {
-    let rates = bench.rounds(5).await?;
+    let rates = bench.rounds(7).await?;
     for (name, rate) in [
         ("raw_messages_per_second", rates.raw),
         (STRICT, rates.strict),

@@ -27,9 +27,9 @@ pub struct RelayOptions {
     pub ordering: Ordering,
     /// A relay that has not renewed for this long has lost its lanes. 10 s.
     pub lease: Duration,
-    /// How many messages it reads at once. 2 000.
+    /// How many messages it reads at once. 4 000.
     pub page: usize,
-    /// How many messages it publishes on a channel before it waits for their confirms. 250.
+    /// How many messages it publishes on a channel, at most, before it waits for their confirms. 1 000.
     pub wave: usize,
     /// How long the broker may take to confirm a wave. 30 s.
     pub confirm_deadline: Duration,
@@ -54,8 +54,8 @@ impl Default for RelayOptions {
             replies: Some(ReplyQueue::default()),
             ordering: Ordering::Strict,
             lease: Duration::from_secs(10),
-            page: 2000,
-            wave: 250,
+            page: 4000,
+            wave: 1000,
             confirm_deadline: Duration::from_secs(30),
             most_attempts: 10,
             poll: Duration::from_millis(500),

@@ -191,12 +191,14 @@ impl Pump<'_> {
             return;
         }
         let now = Instant::now();
-        for (number, channel) in std::mem::take(&mut self.idle) {
+        let channels = std::mem::take(&mut self.idle);
+        for (idle, (number, channel)) in (1..=channels.len()).rev().zip(channels) {
             let breakers = &self.breakers;
             let shut = |exchange: &_| breakers.shut(exchange, now).map(|(_, reason)| reason.to_owned());
+            let most = |window: &Window| self.options.wave.min(window.share(idle));
             let wave = match &mut self.round {
-                Some(round) => round.next_wave(self.options.wave, number, shut),
-                None => self.window.next_wave(self.options.wave, number, shut),
+                Some(round) => round.next_wave(most(&round.window), number, shut),
+                None => self.window.next_wave(most(&self.window), number, shut),
             };
             let Some(wave) = wave else {
                 self.idle.push((number, channel));

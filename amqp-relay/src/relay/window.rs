@@ -106,6 +106,11 @@ impl Window {
         self.pending.len() + self.in_lines
     }
 
+    /// How much of what may be published now falls to each of so many idle channels: waves that overlap keep the broker busy.
+    pub(crate) fn share(&self, idle: usize) -> usize {
+        self.pending.len().div_ceil(idle)
+    }
+
     /// How large all messages are that are not settled yet.
     pub(crate) fn bytes(&self) -> usize {
         self.pages.iter().map(|open| open.bytes).sum()
