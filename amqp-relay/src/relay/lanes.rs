@@ -42,7 +42,7 @@ impl Relay {
             }
         }
         reading.stop_all().await;
-        self.state.set_lanes(0);
+        self.state.set_lanes(&BTreeSet::new());
         if let Err(error) = Layout::leave(&self.pool, self.id).await {
             tracing::warn!(%error, "cannot say that this relay is gone; the others notice when its lease has run out");
         }
@@ -86,7 +86,7 @@ impl Relay {
             let moves = share::moves(&layout, self.id, &reading.lanes());
             moves.give.into_iter().for_each(|lane| reading.stop(lane));
             moves.take.into_iter().for_each(|lane| reading.start(self.session(lane)));
-            self.state.set_lanes(reading.stops.len());
+            self.state.set_lanes(&reading.lanes());
             tokio::select! {
                 () = sleep((options.lease / 5).mul_f64(jitter())) => {}
                 // A lane that has met the others, or that another relay has.

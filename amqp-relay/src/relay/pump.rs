@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use lapin::{Channel, Connection, Event};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{self, short};
@@ -104,7 +104,8 @@ pub(super) async fn run(
 impl Pump<'_> {
     async fn run(mut self, shutdown: &CancellationToken) -> Result<(), RelayError> {
         let mut events = Box::pin(self.connection.events_listener());
-        let mut renewal = interval(self.options.lease / 4);
+        let every = self.options.lease / 4;
+        let mut renewal = interval_at(Instant::now() + every, every);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stopping = shutdown.is_cancelled() || self.lane.has_arrived();
@@ -127,7 +128,10 @@ impl Pump<'_> {
             let until_held = if self.lane.has_held() { self.next_held - Instant::now() } else { Duration::MAX };
             tokio::select! {
                 Some(flown) = self.flying.next(), if !self.flying.is_empty() => self.judge(flown?),
-                _ = renewal.tick() => self.lane.renew().await?,
+                _ = renewal.tick() => {
+                    self.lane.renew().await?;
+                    self.gate.works();
+                }
                 event = events.next() => on_event(event, &self.gate)?,
                 () = self.wake.up(until_held), if self.drained => self.drained = false,
                 () = shutdown.cancelled(), if !stopping => {}
@@ -238,6 +242,7 @@ impl Pump<'_> {
     async fn settle(&mut self) -> Result<(), RelayError> {
         while let Some((page, left)) = self.window.settled() {
             self.lane.settle(&page, &unpublished(&page, &left)).await?;
+            self.gate.works();
         }
         if let Some(round) = &mut self.round
             && let Some(pause) = round.settle(self.lane, &self.breakers, self.options.most_attempts).await?

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use amends_postgres::Hints;
-use amends_postgres::cursor::Lane;
+use amends_postgres::cursor::{Lane, LaneError};
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +17,6 @@ use crate::relay::wake::Wake;
 use crate::relay::{RelayOptions, RelayState, pump};
 use crate::{RelayError, telemetry};
 
-/// The first pause before a lane is tried again.
 /// The longest pause before a lane is tried again.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -48,6 +47,9 @@ impl Session {
             let pause = pauses.take();
             tracing::warn!(lane = self.lane, %error, retry_in = ?pause, "the relay's session ended; connecting anew");
             metrics::counter!(telemetry::RECONNECTS).increment(1);
+            if !matches!(error, RelayError::Lane(LaneError::Lost)) {
+                self.state.lane_fails(self.lane, &error);
+            }
             tokio::select! {
                 () = sleep(pause) => {}
                 () = stop.cancelled() => return,

@@ -1,6 +1,6 @@
 //! What a relay is doing, for health checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -11,12 +11,14 @@ use crate::telemetry;
 #[derive(Debug)]
 pub struct RelayState(RwLock<State>);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
     lanes: usize,
     disconnected: Option<Since>,
     /// The lanes whose connection the broker blocks.
     blocked: BTreeMap<i16, Since>,
+    /// The lanes that it has and cannot read, or not publish.
+    failing: BTreeMap<i16, Since>,
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +45,15 @@ pub enum Trouble {
         /// What the broker says.
         reason: String,
     },
+    /// It cannot read one of its lanes, or not move its cursor.
+    Failing {
+        /// Which.
+        lane: i16,
+        /// For how long.
+        lasts: Duration,
+        /// What came of the last attempt.
+        reason: String,
+    },
 }
 
 impl fmt::Display for Trouble {
@@ -54,6 +65,9 @@ impl fmt::Display for Trouble {
             Self::Blocked { lasts, reason } => {
                 write!(f, "the broker has taken no messages for {} s: {reason}", lasts.as_secs())
             }
+            Self::Failing { lane, lasts, reason } => {
+                write!(f, "lane {lane} has failed for {} s: {reason}", lasts.as_secs())
+            }
         }
     }
 }
@@ -61,7 +75,7 @@ impl fmt::Display for Trouble {
 impl Default for RelayState {
     fn default() -> Self {
         let disconnected = Some(Since::now("it has not connected yet".to_owned()));
-        Self(RwLock::new(State { lanes: 0, disconnected, blocked: BTreeMap::new() }))
+        Self(RwLock::new(State { disconnected, ..State::default() }))
     }
 }
 
@@ -93,12 +107,20 @@ impl RelayState {
                 return Some(Trouble::Disconnected { lasts: when.elapsed(), reason });
             }
             let longest = state.blocked.values().min_by_key(|since| since.when).cloned();
-            longest.map(|Since { when, reason }| Trouble::Blocked { lasts: when.elapsed(), reason })
+            let blocked = longest.map(|Since { when, reason }| Trouble::Blocked { lasts: when.elapsed(), reason });
+            blocked.or_else(|| {
+                let (&lane, Since { when, reason }) = state.failing.iter().min_by_key(|(_, since)| since.when)?;
+                Some(Trouble::Failing { lane, lasts: when.elapsed(), reason: reason.clone() })
+            })
         })
     }
 
-    pub(super) fn set_lanes(&self, lanes: usize) {
-        self.write(|state| state.lanes = lanes);
+    /// These are its lanes now.
+    pub(super) fn set_lanes(&self, lanes: &BTreeSet<i16>) {
+        self.write(|state| {
+            state.lanes = lanes.len();
+            state.failing.retain(|lane, _| lanes.contains(lane));
+        });
     }
 
     pub(super) fn connected(&self) {
@@ -113,6 +135,20 @@ impl RelayState {
             None => state.disconnected = Some(Since::now(reason)),
         });
         metrics::gauge!(telemetry::CONNECTED).set(0.0);
+    }
+
+    pub(super) fn lane_fails(&self, lane: i16, why: &impl fmt::Display) {
+        let reason = why.to_string();
+        self.write(|state| match state.failing.get_mut(&lane) {
+            Some(since) => since.reason = reason,
+            None => _ = state.failing.insert(lane, Since::now(reason)),
+        });
+    }
+
+    pub(super) fn lane_works(&self, lane: i16) {
+        if self.read(|state| state.failing.contains_key(&lane)) {
+            self.write(|state| _ = state.failing.remove(&lane));
+        }
     }
 
     fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
@@ -144,6 +180,11 @@ impl<'a> Gate<'a> {
 
     pub(super) fn open(&self) {
         self.relay.write(|state| _ = state.blocked.remove(&self.lane));
+    }
+
+    /// The lane has moved its cursor or kept its lease.
+    pub(super) fn works(&self) {
+        self.relay.lane_works(self.lane);
     }
 }
 
@@ -180,5 +221,13 @@ mod tests {
         state.connected();
         drop(gate);
         assert_eq!(state.trouble(), None);
+        state.lane_fails(2, &"first");
+        state.lane_fails(2, &"then");
+        assert!(said(&state).starts_with("lane 2 has failed for 0 s: then"), "{}", said(&state));
+        Gate::new(&state, 2).works();
+        assert_eq!(state.trouble(), None);
+        state.lane_fails(2, &"again");
+        state.set_lanes(&BTreeSet::from([1]));
+        assert_eq!(state.trouble(), None, "it is somebody else's now");
     }
 }

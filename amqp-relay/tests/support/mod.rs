@@ -82,7 +82,12 @@ impl World {
     }
 
     pub fn relay(&self, options: RelayOptions) -> Running {
-        Running::start(Relay::new(self.pool().clone(), self.broker.clone(), options))
+        self.relay_by(self.pool(), options)
+    }
+
+    /// A relay that comes to the database by another way.
+    pub fn relay_by(&self, pool: &PgPool, options: RelayOptions) -> Running {
+        Running::start(Relay::new(pool.clone(), self.broker.clone(), options))
     }
 
     /// Declares a queue, with what it is bound to.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use amends::OutboxMessage;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
 use thiserror::Error;
 use uuid::Uuid;
 
@@ -82,6 +82,9 @@ pub enum LaneError {
     /// Another relay has taken the lane over; what this one publishes now may be published again.
     #[error("another relay has taken over this lane")]
     Lost,
+    /// The database has said nothing for longer than it lets a statement run: its host is gone, or what lies between.
+    #[error("the database has not answered within {0:?}; connecting anew")]
+    Silent(Duration),
     /// The database failed.
     #[error(transparent)]
     Database(#[from] sqlx::Error),
@@ -99,7 +102,7 @@ impl Lane {
         name: &str,
         lease: Duration,
     ) -> Result<Option<Self>, LaneError> {
-        let mut conn = connect(pool).await?;
+        let mut conn = within(LEASES_TO_ANSWER * lease, connect(pool, lease)).await?;
         let Some(found) = lease::take(&mut conn, lane, owner, name, lease).await? else {
             return Ok(None);
         };
@@ -117,9 +120,14 @@ impl Lane {
             held_keys: HashSet::new(),
             has_held: false,
         };
-        (taken.held_keys, taken.has_held) = held::keys(&mut taken.conn, lane).await?;
+        (taken.held_keys, taken.has_held) = within(taken.patience(), held::keys(&mut taken.conn, lane)).await?;
         tracing::info!(lane, epoch, held = taken.has_held, "this relay reads the lane now");
         Ok(Some(taken))
+    }
+
+    /// How long the database may take to answer.
+    fn patience(&self) -> Duration {
+        LEASES_TO_ANSWER * self.lease
     }
 
     /// Grows with every change of owner.
@@ -146,14 +154,15 @@ impl Lane {
     /// Reads the next page, behind those that were read and not settled yet: so many messages at most, and fewer if they are large.
     ///
     /// # Errors
-    /// Returns the database's error.
+    /// Returns the database's error, or [`LaneError::Silent`], as all of these.
     pub async fn read(&mut self, limit: usize) -> Result<Page, LaneError> {
         self.has_arrived = self.meeting.as_ref().is_some_and(|meeting| self.progress.head_for(meeting));
         if self.has_arrived {
             return Ok(Page { messages: Vec::new(), full: false, after: None });
         }
         let lane = (self.number, self.lanes);
-        let (messages, read, value) = read::page(&mut self.conn, lane, self.progress.position(), limit).await?;
+        let page = within(self.patience(), read::page(&mut self.conn, lane, self.progress.position(), limit));
+        let (messages, read, value) = page.await?;
         let after = self.progress.read(&read, value);
         Ok(Page { messages, full: read.full, after })
     }
@@ -165,7 +174,8 @@ impl Lane {
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn settle(&mut self, page: &Page, unpublished: &[Unpublished<'_>]) -> Result<(), LaneError> {
         let Some(after) = &page.after else { return Ok(()) };
-        lease::move_to(&mut self.conn, self.number, self.owner, self.epoch, self.lease, after, unpublished).await?;
+        let (lane, owner, epoch, lease) = (self.number, self.owner, self.epoch, self.lease);
+        within(self.patience(), lease::move_to(&mut self.conn, lane, owner, epoch, lease, after, unpublished)).await?;
         self.progress.moved();
         self.has_held |= !unpublished.is_empty();
         self.held_keys.extend(unpublished.iter().filter_map(|held| held.message.message.key.clone()));
@@ -177,7 +187,7 @@ impl Lane {
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane.
     pub async fn renew(&mut self) -> Result<(), LaneError> {
-        lease::renew(&mut self.conn, self.number, self.owner, self.epoch, self.lease).await
+        within(self.patience(), lease::renew(&mut self.conn, self.number, self.owner, self.epoch, self.lease)).await
     }
 
     /// Gives the lane back, so that a standby need not wait for the lease to run out.
@@ -185,8 +195,12 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn release(mut self) -> Result<(), LaneError> {
-        lease::release(&mut self.conn, self.number, self.owner, self.epoch).await?;
-        Ok(self.conn.close().await?)
+        // Later than that it is free anyway.
+        within(self.lease, async {
+            lease::release(&mut self.conn, self.number, self.owner, self.epoch).await?;
+            self.conn.close().await
+        })
+        .await
     }
 
     /// Held messages that are due: those without a key, and those of the keys of which the first is due.
@@ -194,7 +208,7 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn due_held(&mut self, limit: usize) -> Result<Due, LaneError> {
-        let due = held::due(&mut self.conn, self.number, limit).await?;
+        let due = within(self.patience(), held::due(&mut self.conn, self.number, limit)).await?;
         if due.messages.is_empty() && due.next.is_none() {
             // An operator may have discarded them all.
             self.free_held(HashSet::new()).await?;
@@ -205,7 +219,7 @@ impl Lane {
     /// Those of these keys of which nothing is held any more are free.
     async fn free_held(&mut self, keys: HashSet<&str>) -> Result<(), LaneError> {
         let keys: Vec<&str> = keys.into_iter().collect();
-        let (still, any) = held::still(&mut self.conn, self.number, &keys).await?;
+        let (still, any) = within(self.patience(), held::still(&mut self.conn, self.number, &keys)).await?;
         self.has_held = any;
         if !any {
             self.held_keys.clear();
@@ -222,7 +236,7 @@ impl Lane {
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn settle_held(&mut self, published: &[&Sequenced]) -> Result<(), LaneError> {
         let seqs: Vec<i64> = published.iter().map(|message| message.seq).collect();
-        held::remove(&mut self.conn, self.number, self.epoch, &seqs).await?;
+        within(self.patience(), held::remove(&mut self.conn, self.number, self.epoch, &seqs)).await?;
         let keys: HashSet<&str> = published.iter().filter_map(|held| held.message.key.as_deref()).collect();
         self.free_held(keys).await
     }
@@ -232,7 +246,7 @@ impl Lane {
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn refused_held(&mut self, refused: &[(i64, &str)], most_attempts: i32) -> Result<(), LaneError> {
-        held::refused(&mut self.conn, self.number, self.epoch, refused, most_attempts).await
+        within(self.patience(), held::refused(&mut self.conn, self.number, self.epoch, refused, most_attempts)).await
     }
 
     /// Held messages are tried again after so long: their exchange takes nothing, which says nothing about them.
@@ -240,20 +254,37 @@ impl Lane {
     /// # Errors
     /// [`LaneError::Lost`] if another relay has the lane; then nothing was changed.
     pub async fn postpone_held(&mut self, postponed: &[(i64, &str)], pause: Duration) -> Result<(), LaneError> {
-        held::postpone(&mut self.conn, self.number, self.epoch, postponed, pause).await
+        within(self.patience(), held::postpone(&mut self.conn, self.number, self.epoch, postponed, pause)).await
+    }
+}
+
+/// The server ends a statement after so many leases.
+const LEASES_A_STATEMENT: u32 = 6;
+/// A server that has not even said so by then is gone.
+const LEASES_TO_ANSWER: u32 = LEASES_A_STATEMENT + 1;
+
+/// Waits for the database, but not for the hours after which TCP would give it up. Only for statements that commit by themselves, on
+/// a connection that is dropped after any error.
+async fn within<T, E>(limit: Duration, statement: impl Future<Output = Result<T, E>>) -> Result<T, LaneError>
+where
+    LaneError: From<E>,
+{
+    match tokio::time::timeout(limit, statement).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(LaneError::Silent(limit)),
     }
 }
 
 /// A session that dies by itself if its relay is stopped in the middle of a transaction.
-async fn connect(pool: &PgPool) -> Result<PgConnection, sqlx::Error> {
+async fn connect(pool: &PgPool, lease: Duration) -> Result<PgConnection, sqlx::Error> {
     let options: PgConnectOptions = pool.connect_options().as_ref().clone();
     let mut conn = PgConnection::connect_with(&options.application_name("amends-relay")).await?;
+    let longest = (lease * LEASES_A_STATEMENT).as_millis();
     // Compiling the reading statement (JIT) took 45 ms of the 57 ms of a page. A plan that was made while the outbox was empty is
     // none for a backlog.
-    sqlx::raw_sql(
-        "set idle_in_transaction_session_timeout = '10s'; set lock_timeout = '5s'; set statement_timeout = '60s'; set jit = off; set plan_cache_mode = force_custom_plan",
-    )
-    .execute(&mut conn)
-    .await?;
+    let settings = format!(
+        "set idle_in_transaction_session_timeout = '10s'; set lock_timeout = '5s'; set statement_timeout = {longest}; set jit = off; set plan_cache_mode = force_custom_plan"
+    );
+    sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut conn).await?;
     Ok(conn)
 }
