@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
 use uuid::Uuid;
 
+use crate::cursor::{LaneError, within};
 use crate::hook;
 
 /// The lanes of the outbox as a relay sees them.
@@ -55,10 +57,10 @@ impl Layout {
     /// Tells the others for so long that this relay could publish, and looks at the lanes.
     ///
     /// # Errors
-    /// Returns the database's error.
-    pub async fn look(pool: &PgPool, relay: Uuid, name: &str, lease: Duration) -> Result<Self, sqlx::Error> {
+    /// Returns the database's error, or [`LaneError::Silent`].
+    pub async fn look(pool: &PgPool, relay: Uuid, name: &str, lease: Duration) -> Result<Self, LaneError> {
         hook::before("look at the lanes");
-        let rows: Vec<Row> = sqlx::query_as(
+        let look = sqlx::query_as(
             "with beat as (
                 insert into amends.relay (id, name, expires_at) values ($1, $2, clock_timestamp() + $3)
                 on conflict (id) do update set expires_at = excluded.expires_at
@@ -77,9 +79,10 @@ impl Layout {
         )
         .bind(relay)
         .bind(name)
-        .bind(lease)
-        .fetch_all(pool)
-        .await?;
+        .bind(lease);
+        let mut conn = pool.acquire().await?;
+        let answer = within(ANSWER, look.fetch_all(&mut *conn)).await;
+        let rows: Vec<Row> = unless_silent(conn, answer)?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let relays = Relays { count: first.others as usize + 1, before: first.before as usize };
         let (paused, changing) = (first.paused, first.changing);
@@ -90,18 +93,35 @@ impl Layout {
     /// Begins with the new lanes, if their number is being changed and the old ones have all met. It is safe for many to try.
     ///
     /// # Errors
-    /// Returns the database's error.
-    pub async fn finish(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    /// Returns the database's error, or [`LaneError::Silent`].
+    pub async fn finish(pool: &PgPool) -> Result<bool, LaneError> {
         hook::before("finish the lanes");
-        sqlx::query_scalar("select amends.finish_lanes()").fetch_one(pool).await
+        let mut conn = pool.acquire().await?;
+        let finish = sqlx::query_scalar("select amends.finish_lanes()");
+        let answer = within(ANSWER, finish.fetch_one(&mut *conn)).await;
+        unless_silent(conn, answer)
     }
 
     /// Tells the others that this relay is gone, so that they take its share at once.
     ///
     /// # Errors
-    /// Returns the database's error.
-    pub async fn leave(pool: &PgPool, relay: Uuid) -> Result<(), sqlx::Error> {
+    /// Returns the database's error, or [`LaneError::Silent`].
+    pub async fn leave(pool: &PgPool, relay: Uuid) -> Result<(), LaneError> {
         hook::before("leave the lanes");
-        sqlx::query("delete from amends.relay where id = $1").bind(relay).execute(pool).await.map(drop)
+        let mut conn = pool.acquire().await?;
+        let leave = sqlx::query("delete from amends.relay where id = $1").bind(relay);
+        let answer = within(ANSWER, leave.execute(&mut *conn)).await;
+        unless_silent(conn, answer).map(drop)
     }
+}
+
+/// These statements are small.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// A connection that is silent must not go back to its pool, which would wait for what it still has to say.
+fn unless_silent<T>(conn: PoolConnection<Postgres>, answer: Result<T, LaneError>) -> Result<T, LaneError> {
+    if matches!(answer, Err(LaneError::Silent(_))) {
+        drop(conn.detach());
+    }
+    answer
 }
