@@ -12,6 +12,7 @@ mod replay;
 mod routes;
 mod session;
 mod share;
+mod size;
 mod state;
 mod wake;
 mod wave;

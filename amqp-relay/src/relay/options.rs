@@ -29,7 +29,7 @@ pub struct RelayOptions {
     pub lease: Duration,
     /// How many messages it reads at once. 4 000.
     pub page: usize,
-    /// How many messages it publishes on a channel, at most, before it waits for their confirms. 1 000.
+    /// How many messages it publishes on a channel, at most, before it waits for their confirms; fewer while the broker is slow. 1 000.
     pub wave: usize,
     /// How long the broker may take to confirm a wave. 30 s.
     pub confirm_deadline: Duration,

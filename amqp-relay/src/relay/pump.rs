@@ -16,6 +16,7 @@ use crate::relay::RelayOptions;
 use crate::relay::breaker::Breakers;
 use crate::relay::held::{self, Round};
 use crate::relay::routes::Routes;
+use crate::relay::size::WaveSize;
 use crate::relay::state::Gate;
 use crate::relay::wake::Wake;
 use crate::relay::wave::{self, Target, Verdict};
@@ -40,6 +41,7 @@ struct Pump<'a> {
     gate: Gate<'a>,
     target: Target,
     window: Window,
+    size: WaveSize,
     /// Held messages that are tried again; the window is empty then.
     round: Option<Round>,
     breakers: Breakers,
@@ -60,6 +62,7 @@ struct Flown {
     channel: Channel,
     wave: Wave,
     verdicts: Vec<Verdict>,
+    took: Duration,
 }
 
 /// Runs until `shutdown`, or until the lane has nothing left to do, then finishes what it has read.
@@ -89,6 +92,7 @@ pub(super) async fn run(
         gate,
         target,
         window: Window::new(options.ordering, CHANNELS),
+        size: WaveSize::up_to(options.wave),
         round: None,
         breakers: Breakers::default(),
         idle,
@@ -199,7 +203,7 @@ impl Pump<'_> {
         for (idle, (number, channel)) in (1..=channels.len()).rev().zip(channels) {
             let breakers = &self.breakers;
             let shut = |exchange: &_| breakers.shut(exchange, now).map(|(_, reason)| reason.to_owned());
-            let most = |window: &Window| self.options.wave.min(window.share(idle));
+            let most = |window: &Window| self.size.get().min(window.share(idle));
             let wave = match &mut self.round {
                 Some(round) => round.next_wave(most(&round.window), number, shut),
                 None => self.window.next_wave(most(&self.window), number, shut),
@@ -210,16 +214,18 @@ impl Pump<'_> {
             };
             let target = self.target.clone();
             self.flying.push(Box::pin(async move {
+                let began = Instant::now();
                 let messages: Vec<_> = wave.messages().collect();
                 let verdicts = wave::publish(&channel, &target, &wave.exchange, &messages).await?;
-                Ok(Flown { number, channel, wave, verdicts })
+                Ok(Flown { number, channel, wave, verdicts, took: began.elapsed() })
             }));
         }
     }
 
     fn judge(&mut self, flown: Flown) {
-        let Flown { number, channel, wave, verdicts } = flown;
+        let Flown { number, channel, wave, verdicts, took } = flown;
         self.idle.push((number, channel));
+        self.size.learn(verdicts.len(), took);
         let now = chrono::Utc::now();
         if let Some(oldest) = wave.messages().map(|message| message.created_at).min() {
             metrics::histogram!(telemetry::DELAY_SECONDS).record((now - oldest).as_seconds_f64().max(0.0));
