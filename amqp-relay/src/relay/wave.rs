@@ -44,6 +44,9 @@ pub(crate) struct Target {
 /// default), and would do so again and again. What a publisher checks before its commit is less; rows come from SQL, too.
 const MOST_HEADERS: usize = 100 * 1024;
 
+/// The deadline has so many turns; those in which the broker is blocked do not count.
+const TURNS: u32 = 10;
+
 /// Publishes a wave in its order and waits for every confirm. An error says nothing about any of its messages.
 ///
 /// A returned message may be attached to the confirm of another one of the channel (lapin: 5 of 1 000), so returns are
@@ -101,10 +104,13 @@ pub(crate) async fn publish(
         }
         (answers, unsendable)
     });
+    // In short turns: a broker that was blocked until now has all the time again.
+    let mut waited = 0;
     let (answers, unsendable) = loop {
-        match timeout(target.deadline, &mut published).await {
+        match timeout(target.deadline / TURNS, &mut published).await {
             Ok(answers) => break answers,
-            Err(_) if target.status.blocked() && target.status.connected() => {}
+            Err(_) if target.status.blocked() && target.status.connected() => waited = 0,
+            Err(_) if waited + 1 < TURNS => waited += 1,
             Err(_) => return Err(RelayError::Deadline { what: "confirm", limit: target.deadline }),
         }
     };
