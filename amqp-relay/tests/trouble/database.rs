@@ -34,15 +34,16 @@ async fn a_changed_password_of_the_database_is_taken_from_its_file_without_a_res
     let binary =
         block_in_place(|| Binary::start(&world, &amqp_url(), &["--database-url-file", file.to_str().unwrap()]));
     publish(&pool, "thing.happened", "k", 1..=3).await;
-    world.drain(&queue, 3).await;
+    let mut got = world.drain(&queue, 3).await;
 
     run_sql(format!("alter role {role} password 'new'")).await;
     run_sql(format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{role}'")).await;
     publish(&pool, "thing.happened", "k", 4..=6).await;
     fs::write(&file, format!("{scheme}://{role}:new@{place}")).unwrap();
 
-    let got = world.drain(&queue, 3).await;
-    assert_eq!(got.iter().map(|message| message.key().1).collect::<Vec<_>>(), [4, 5, 6]);
+    // The cursor may not have moved yet behind the first ones; then they come again.
+    world.drain_into(&mut got, &queue, 6).await;
+    assert_order_per_key(&got);
     drop(binary);
     fs::remove_file(file).unwrap();
     run_sql(format!(
