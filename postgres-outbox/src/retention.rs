@@ -86,7 +86,12 @@ impl Retention {
         for week in old(pool, OLD_INBOX, self.inbox).await? {
             retained.drop(pool, "select amends.drop_inbox_week($1, $2)", week, self.inbox).await?;
         }
-        for (rows, age) in [(OLD_KEYS, self.keys), (OLD_INBOX_ROWS, self.inbox), (OLD_OUTBOX_ROWS, self.outbox)] {
+        for (rows, age) in [
+            (OLD_SAGA_ROWS, self.sagas),
+            (OLD_KEYS, self.keys),
+            (OLD_INBOX_ROWS, self.inbox),
+            (OLD_OUTBOX_ROWS, self.outbox),
+        ] {
             retained.deleted += delete(pool, rows, age).await?;
         }
         retained.deleted += Barrier::prune(pool, self.barrier).await?;
@@ -115,6 +120,17 @@ const OLD_INBOX: &str = "
         and (to_date(substr(c.relname, 7), 'YYYYMMDD') + 7)::timestamp at time zone 'UTC' < clock_timestamp() - $1 * interval '1 millisecond'
     order by c.relname";
 
+/// Those of a week for which no partition was made.
+const OLD_SAGA_ROWS: &str = "
+    with gone as (
+        delete from amends.saga_default where id in (
+            select id from amends.saga_default
+            where ended_at < clock_timestamp() - $1 * interval '1 millisecond'
+            order by ended_at limit $2 for update skip locked
+        ) returning id
+    ), journals as (
+        delete from amends.journal where saga_id in (select id from gone)
+    ) select id from gone";
 /// Of sagas that are still there the key is kept too.
 const OLD_KEYS: &str = "
     delete from amends.saga_key where (name, key) in (

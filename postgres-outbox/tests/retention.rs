@@ -204,3 +204,73 @@ async fn is_new(conn: &mut PgConnection, id: &str) -> bool {
     let message = Received { id, name: "thing.happened", payload: b"{}" };
     Inbox::insert(conn, "warehouse", &[message]).await.unwrap() == [Inserted::New]
 }
+
+#[tokio::test]
+async fn sagas_of_a_week_without_partitions_go_one_at_a_time() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let store = PgStore::new(pool.clone());
+    let definition = Definition::new("old".into(), 1, vec![Step::new("a".into(), StepKind::Call)].into());
+    for number in 1..=2 {
+        let id = SagaId(old_id(pool, number).await);
+        store.start(NewSaga { id, ..NewSaga::new(&definition, Json::null()) }, None).await.unwrap();
+    }
+    end(&store, SagaId(old_id(pool, 1).await)).await;
+    let quarter = Retention { sagas: Duration::from_hours(90 * 24), ..NOW };
+    assert_eq!(quarter.apply(pool).await.unwrap().deleted, 0, "it ended a moment ago");
+
+    assert_eq!(NOW.apply(pool).await.unwrap().deleted, 1);
+
+    let left = "select array(select id from amends.saga union all select distinct saga_id from amends.journal)";
+    let left: Vec<Uuid> = sqlx::query_scalar(left).fetch_one(pool).await.unwrap();
+    assert_eq!(left, [old_id(pool, 2).await], "the other went with its journal");
+}
+
+#[tokio::test]
+async fn partitions_are_made_beside_an_open_transaction_that_has_written_everywhere() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let made = tables(pool, "_[0-9]+$").await;
+    for parent in ["saga_", "journal_", "inbox_", "outbox_"] {
+        let last = made.iter().rfind(|table| table.starts_with(parent)).unwrap();
+        pool.execute(AssertSqlSafe(format!("drop table amends.{last}"))).await.unwrap();
+    }
+    let store = PgStore::new(pool.clone());
+    let definition = Definition::new("new".into(), 1, vec![Step::new("a".into(), StepKind::Call)].into());
+    let mut open = pool.begin().await.unwrap();
+    store.start_in(&mut open, NewSaga::new(&definition, Json::null())).await.unwrap();
+    assert!(is_new(&mut open, &Uuid::now_v7().to_string()).await);
+    let publish = "insert into amends.outbox (id, topic, name, payload) values (gen_random_uuid(), 't', 'n', '')";
+    open.execute(publish).await.unwrap();
+
+    Retention::make_ahead(pool).await.unwrap();
+
+    let missing = async || {
+        let now = tables(pool, "_[0-9]+$").await;
+        made.iter()
+            .filter(|table| !now.contains(table))
+            .map(|table| table.split('_').next().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(missing().await, ["saga"], "whoever starts a saga has looked into the default partition");
+    open.commit().await.unwrap();
+    Retention::make_ahead(pool).await.unwrap();
+    assert_eq!(missing().await, [""; 0]);
+}
+
+#[tokio::test]
+async fn partitions_that_cannot_be_made_now_hold_up_nobody() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    pool.execute("drop table amends.outbox_2").await.unwrap();
+    let mut open = pool.begin().await.unwrap();
+    open.execute("lock table amends.outbox_default in access share mode").await.unwrap();
+
+    Retention::make_ahead(pool).await.unwrap();
+
+    assert!(tables(pool, "^outbox_2$").await.is_empty());
+    publish(pool, 1).await;
+    open.commit().await.unwrap();
+    Retention::make_ahead(pool).await.unwrap();
+    assert!(!tables(pool, "^outbox_2$").await.is_empty(), "it is tried again");
+}
