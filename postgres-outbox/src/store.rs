@@ -66,6 +66,14 @@ impl PgStore {
         Ok(Self::new(pool))
     }
 
+    /// Counts for the connections that are made from now on, the application's, ours and those of the [`Hints`]: for a password
+    /// that has changed.
+    pub fn set_connect_options(&self, options: PgConnectOptions) {
+        self.own.set_connect_options(options.clone());
+        self.hints.set_connect_options(options.clone());
+        self.pool.set_connect_options(options);
+    }
+
     /// The application's pool.
     pub fn pool(&self) -> &PgPool {
         &self.pool

@@ -39,7 +39,7 @@ pub(super) async fn run(state: Arc<State>) {
 async fn listen(state: &State, has_heard: &mut bool) -> Result<(), sqlx::Error> {
     // A pool for each: a listener that is given up goes back to its pool, where it may be stuck.
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
-    let pool = pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(state.options.clone());
+    let pool = pool.acquire_timeout(Duration::from_secs(10)).connect_lazy_with(state.options());
     let mut listener = PgListener::connect_with(&pool).await?;
     listener.ignore_pool_close_event(true);
     listener.eager_reconnect(false);

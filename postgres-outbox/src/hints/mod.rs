@@ -65,7 +65,8 @@ struct Shared {
 
 /// What its tasks know.
 struct State {
-    options: PgConnectOptions,
+    /// Of the next connection.
+    options: Mutex<PgConnectOptions>,
     /// Tells the hints of this process from others'.
     origin: Uuid,
     /// As the server calls it; unknown until the prober has connected.
@@ -85,7 +86,7 @@ impl Hints {
 
     fn new(options: PgConnectOptions) -> Self {
         let state = State {
-            options: options.application_name("amends hints"),
+            options: Mutex::new(options.application_name("amends hints")),
             origin: Uuid::new_v4(),
             database: OnceLock::new(),
             pending: Mutex::default(),
@@ -97,6 +98,11 @@ impl Hints {
         Self {
             shared: Arc::new(Shared { state: Arc::new(state), prober: Mutex::default(), listener: Mutex::default() }),
         }
+    }
+
+    /// Counts for the connections that are made from now on, as [`PgPool::set_connect_options`]: for a password that has changed.
+    pub fn set_connect_options(&self, options: PgConnectOptions) {
+        *self.shared.state.lock_options() = options.application_name("amends hints");
     }
 
     /// Hears of messages in the outbox.
@@ -163,6 +169,14 @@ impl Drop for Shared {
 impl State {
     fn pending(&self) -> MutexGuard<'_, pending::Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_options(&self) -> MutexGuard<'_, PgConnectOptions> {
+        self.options.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        self.lock_options().clone()
     }
 
     /// Tells those of this process.

@@ -67,7 +67,7 @@ async fn tell(state: &State, conn: &mut Option<PgConnection>) -> Result<(), sqlx
 }
 
 async fn connect(state: &State) -> Result<PgConnection, sqlx::Error> {
-    let mut conn = PgConnection::connect_with(&state.options).await?;
+    let mut conn = PgConnection::connect_with(&state.options()).await?;
     let database: String = sqlx::query_scalar("select current_database()::text").fetch_one(&mut conn).await?;
     state.pending().keep_only(&database);
     // It is what it was: the address names one database.

@@ -28,7 +28,7 @@ pub(crate) fn written(at: &Written, news: News) {
 pub(super) fn of(options: &PgConnectOptions) -> Hints {
     let mut known = hints();
     known.retain(|hints| hints.strong_count() > 0);
-    let found = all(&known).find(|hints| is_same(&hints.shared.state.options, options));
+    let found = all(&known).find(|hints| is_same(&hints.shared.state.options(), options));
     found.unwrap_or_else(|| {
         let hints = Hints::new(options.clone());
         known.push(Arc::downgrade(&hints.shared));

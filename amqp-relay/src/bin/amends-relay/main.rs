@@ -9,7 +9,7 @@ mod topology;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use amends_postgres::operator;
+use amends_postgres::{Hints, operator};
 use amends_relay::{Relay, RelayOptions};
 use clap::{Parser, Subcommand};
 use sqlx::postgres::PgPoolOptions;
@@ -158,10 +158,14 @@ fn follow_database_file(settings: Settings, pool: PgPool, shutdown: Cancellation
     if !settings.has_database_file() {
         return;
     }
+    let hints = Hints::of(&pool);
     tokio::spawn(async move {
         while shutdown.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
             match settings.database() {
-                Ok(options) => pool.set_connect_options(options),
+                Ok(options) => {
+                    hints.set_connect_options(options.clone());
+                    pool.set_connect_options(options);
+                }
                 Err(problem) => tracing::warn!(problem, "the database is reached as before"),
             }
         }
