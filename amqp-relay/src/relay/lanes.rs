@@ -70,8 +70,7 @@ impl Relay {
         pauses: &mut Pauses,
     ) -> Result<(), RelayError> {
         let options = &self.options;
-        let channel = broker::confirmed_channel(connection).await?;
-        options.topology.provide(&channel).await?;
+        options.topology.provide(connection).await?;
         self.state.connected();
         while !shutdown.is_cancelled() {
             if !connection.status().connected() {

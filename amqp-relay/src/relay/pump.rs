@@ -21,7 +21,7 @@ use crate::relay::state::Gate;
 use crate::relay::wake::Wake;
 use crate::relay::wave::{self, Target, Verdict};
 use crate::relay::window::{Wave, Window, unpublished};
-use crate::{RelayError, Topology, TopologyMode, telemetry};
+use crate::{RelayError, TopologyMode, telemetry};
 
 /// An operator may have released a held message.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -273,7 +273,10 @@ impl Pump<'_> {
             return Ok(());
         }
         if self.options.topology.mode == TopologyMode::Declare {
-            declare_again(self.connection, &self.options.topology).await?;
+            // An exchange or a queue may have been deleted. What cannot be declared is missed by its own messages alone.
+            if let Err(error) = self.options.topology.provide(self.connection).await {
+                tracing::warn!(%error, "cannot declare the topology again");
+            }
         }
         self.round = Some(Round::new(due, &self.target.routes, began));
         Ok(())
@@ -284,15 +287,6 @@ impl Pump<'_> {
         let share = if self.has_backlog { FLOW_FIRST } else { 1 };
         self.next_held = Instant::now() + pause.max(began.elapsed() * share);
     }
-}
-
-/// An exchange or a queue may be gone because somebody has deleted it. What cannot be declared is missed by its own messages alone.
-async fn declare_again(connection: &Connection, topology: &Topology) -> Result<(), RelayError> {
-    let channel = broker::confirmed_channel(connection).await?;
-    if let Err(error) = topology.provide(&channel).await {
-        tracing::warn!(%error, "cannot declare the topology again");
-    }
-    Ok(())
 }
 
 fn on_event(event: Option<Event>, gate: &Gate<'_>) -> Result<(), RelayError> {

@@ -57,18 +57,24 @@ impl Session {
         }
     }
 
-    /// The broker comes first: a relay that cannot publish must not hold the lane.
+    /// The broker comes first: a relay that cannot publish must not hold the lane. So does the topology: the broker may have lost it
+    /// with the connection, and a queue that is not bound yet would miss what others get.
     async fn once(&self, stop: &CancellationToken) -> Result<(), RelayError> {
-        let options = &self.options;
-        let name = format!("{} lane {}", options.name, self.lane);
+        let name = format!("{} lane {}", self.options.name, self.lane);
         let connection = broker::connect(&self.url, &name).await?;
-        let worked = match Lane::acquire(&self.pool, self.lane, self.relay, &options.name, options.lease).await {
-            Ok(Some(lane)) => self.work(lane, &connection, stop).await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(error.into()),
-        };
+        let worked = self.once_on(&connection, stop).await;
         broker::close(&connection).await;
         worked
+    }
+
+    async fn once_on(&self, connection: &lapin::Connection, stop: &CancellationToken) -> Result<(), RelayError> {
+        let options = &self.options;
+        options.topology.provide(connection).await?;
+        match Lane::acquire(&self.pool, self.lane, self.relay, &options.name, options.lease).await {
+            Ok(Some(lane)) => self.work(lane, connection, stop).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn work(

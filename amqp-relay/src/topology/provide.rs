@@ -42,8 +42,9 @@ impl std::fmt::Display for Checked {
 }
 
 impl Topology {
-    /// Does what the mode says, up to the first thing that fails. It is safe to repeat.
-    pub(crate) async fn provide(&self, channel: &Channel) -> Result<(), RelayError> {
+    /// Does what the mode says, up to the first thing that fails, which ends the channel of its own. It is safe to repeat.
+    pub(crate) async fn provide(&self, connection: &Connection) -> Result<(), RelayError> {
+        let channel = &soon("open a channel", connection.create_channel()).await?;
         for item in self.plan() {
             item.provide(channel, self.mode).await?;
         }
@@ -60,8 +61,7 @@ impl Topology {
     /// May be repeated.
     pub async fn ensure(&self, broker: &Broker) -> Result<(), RelayError> {
         let connection = broker::connect(broker, "amends topology").await?;
-        let channel = soon("open a channel", connection.create_channel()).await?;
-        let provided = self.provide(&channel).await;
+        let provided = self.provide(&connection).await;
         broker::close(&connection).await;
         provided
     }

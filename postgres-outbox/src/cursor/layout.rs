@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::cursor::{LaneError, within};
@@ -80,9 +79,7 @@ impl Layout {
         .bind(relay)
         .bind(name)
         .bind(lease);
-        let mut conn = pool.acquire().await?;
-        let answer = within(ANSWER, look.fetch_all(&mut *conn)).await;
-        let rows: Vec<Row> = unless_silent(conn, answer)?;
+        let rows: Vec<Row> = ask(pool, async |conn| look.fetch_all(conn).await).await?;
         let first = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let relays = Relays { count: first.others as usize + 1, before: first.before as usize };
         let (paused, changing) = (first.paused, first.changing);
@@ -96,10 +93,8 @@ impl Layout {
     /// Returns the database's error, or [`LaneError::Silent`].
     pub async fn finish(pool: &PgPool) -> Result<bool, LaneError> {
         hook::before("finish the lanes");
-        let mut conn = pool.acquire().await?;
         let finish = sqlx::query_scalar("select amends.finish_lanes()");
-        let answer = within(ANSWER, finish.fetch_one(&mut *conn)).await;
-        unless_silent(conn, answer)
+        ask(pool, async |conn| finish.fetch_one(conn).await).await
     }
 
     /// Tells the others that this relay is gone, so that they take its share at once.
@@ -108,18 +103,21 @@ impl Layout {
     /// Returns the database's error, or [`LaneError::Silent`].
     pub async fn leave(pool: &PgPool, relay: Uuid) -> Result<(), LaneError> {
         hook::before("leave the lanes");
-        let mut conn = pool.acquire().await?;
         let leave = sqlx::query("delete from amends.relay where id = $1").bind(relay);
-        let answer = within(ANSWER, leave.execute(&mut *conn)).await;
-        unless_silent(conn, answer).map(drop)
+        ask(pool, async |conn| leave.execute(conn).await).await.map(drop)
     }
 }
 
-/// These statements are small.
+/// The statements here are small.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// A connection that is silent must not go back to its pool, which would wait for what it still has to say.
-fn unless_silent<T>(conn: PoolConnection<Postgres>, answer: Result<T, LaneError>) -> Result<T, LaneError> {
+async fn ask<T>(
+    pool: &PgPool,
+    statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+) -> Result<T, LaneError> {
+    let mut conn = pool.acquire().await?;
+    let answer = within(ANSWER, statement(&mut conn)).await;
     if matches!(answer, Err(LaneError::Silent(_))) {
         drop(conn.detach());
     }
