@@ -197,12 +197,14 @@ fn headers() -> Value {
             "cloudEvents_type": text("The name of the message."),
             "cloudEvents_source": text("The service that published it."),
             "cloudEvents_time": { "type": "string", "format": "date-time" },
-            "cloudEvents_subject": text("The key: messages of one key are first delivered in the order of their commits."),
-            "amends-key": text("The key."),
+            "cloudEvents_partitionkey": text("The key: messages of one key are first delivered in the order of their commits."),
             "amends-seq": { "type": "integer", "description": "Grows from message to message of one key." },
             "content-encoding": text("The codecs that its payload went through, if any, in their order."),
             "amends-claim-check": text("Where its payload is kept, if it is too large for the message."),
             "traceparent": text("W3C trace context."),
+            "tracestate": text("W3C trace context."),
+            "cloudEvents_traceparent": text("The same as an attribute of the event."),
+            "cloudEvents_tracestate": text("The same as an attribute of the event."),
         },
     })
 }

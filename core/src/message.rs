@@ -142,7 +142,7 @@ impl OutboxMessage {
         }
     }
 
-    /// As the relay sends them: the key is also the event's subject and its partition key, and the trace an attribute.
+    /// As the relay sends them: the key is the event's partition key, and the trace an attribute too.
     fn headers_bytes(&self) -> usize {
         /// The length of a name, the type and the length of a value.
         const FRAMING: usize = 6;

@@ -181,9 +181,14 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
             };
         }
         match error.downcast_ref::<Error>() {
-            Some(Error::Json { .. } | Error::KeyConflict { .. } | Error::Store(StoreError::Refused(_))) => {
-                Self::Reject(error.to_string())
-            }
+            Some(
+                Error::Json { .. }
+                | Error::TooLarge { .. }
+                | Error::Encoding { .. }
+                | Error::NotPacked { .. }
+                | Error::KeyConflict { .. }
+                | Error::Store(StoreError::Refused(_)),
+            ) => Self::Reject(error.to_string()),
             Some(Error::Store(StoreError::Unavailable(_))) => Self::Unavailable(error),
             _ => Self::Retry(error),
         }
