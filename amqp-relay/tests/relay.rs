@@ -4,9 +4,10 @@
 
 mod support;
 
+use amends_relay::{Ordering, RelayOptions};
 use lapin::options::{ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use support::{World, assert_order_per_key, publish, until};
+use support::{World, assert_order_per_key, assert_order_per_key_from, publish, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_arrives_and_each_key_in_order() {
@@ -74,8 +75,9 @@ async fn a_returned_message_is_held_and_its_key_waits_while_others_flow() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_for_which_a_queue_has_no_room_is_held_and_comes_in_order_once_there_is() {
     let mut world = World::create().await;
-    let narrow = world.queue("narrow", &["#"]);
-    let relay = world.relay(world.options(Vec::new()));
+    let narrow = world.queue("narrow", &["thing.*"]);
+    let wide = world.queue("wide", &["other.*"]);
+    let relay = world.relay(world.options(vec![wide.clone()]));
     until(world.pool(), "select exists (select from amends.cursor where epoch > 0)").await;
     // A full queue of this kind is what a broker says nack for.
     let mut arguments = FieldTable::default();
@@ -84,11 +86,19 @@ async fn a_message_for_which_a_queue_has_no_room_is_held_and_comes_in_order_once
     let (channel, queue) = (&world.channel, narrow.name.as_str());
     channel.queue_declare(queue.into(), QueueDeclareOptions::default(), arguments).await.unwrap();
     let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
-    channel.queue_bind(queue.into(), world.name.as_str().into(), "#".into(), options, arguments).await.unwrap();
+    channel.queue_bind(queue.into(), world.name.as_str().into(), "thing.*".into(), options, arguments).await.unwrap();
 
     publish(world.pool(), "thing.happened", "a", 1..=4).await;
 
     until(world.pool(), "select exists (select from amends.held_message where reason like '%nack%')").await;
+    publish(world.pool(), "other.thing", "b", 1..=20).await;
+    assert_order_per_key(&world.drain(&wide, 20).await);
+    assert!(
+        sqlx::query_scalar::<_, bool>("select count(*) > 0 from amends.held_message")
+            .fetch_one(world.pool())
+            .await
+            .unwrap()
+    );
     let got = world.drain(&narrow, 4).await;
     assert_eq!(got.iter().map(|message| message.key().1).collect::<Vec<_>>(), [1, 2, 3, 4]);
     until(world.pool(), "select count(*) = 0 from amends.held_message").await;
@@ -100,7 +110,7 @@ async fn a_message_for_which_a_queue_has_no_room_is_held_and_comes_in_order_once
 async fn a_message_that_is_refused_too_often_is_parked_with_those_behind_it() {
     let mut world = World::create().await;
     let queue = world.queue("good", &["good.*"]);
-    let options = amends_relay::RelayOptions { most_attempts: 2, ..world.options(vec![queue.clone()]) };
+    let options = RelayOptions { most_attempts: 2, ..world.options(vec![queue.clone()]) };
     let relay = world.relay(options);
     publish(world.pool(), "lost.one", "a", 1..=1).await;
     publish(world.pool(), "good.one", "a", 2..=2).await;
@@ -163,7 +173,7 @@ async fn a_deleted_exchange_is_declared_again_and_nothing_is_lost() {
     world.channel.exchange_delete(world.name.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
     publish(world.pool(), "thing.happened", "k", 11..=20).await;
     let got = world.drain(&queue, 10).await;
-    assert_eq!(got.iter().map(|message| message.key().1).max(), Some(20));
+    assert_order_per_key_from(11, &got);
     relay.stop().await;
     world.clean_up().await;
 }
@@ -193,6 +203,38 @@ async fn what_was_written_while_no_relay_ran_is_published_in_order() {
     let got = world.drain(&queue, 10_000).await;
     assert_eq!(got.len(), 10_000);
     assert_order_per_key(&got);
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_keeps_the_order_of_each_key_while_none_is_refused() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    write_at_once(&world, 10_000).await;
+    let relay = world.relay(RelayOptions { ordering: Ordering::Pipelined, ..world.options(vec![queue.clone()]) });
+    let got = world.drain(&queue, 10_000).await;
+    assert_eq!(got.len(), 10_000);
+    assert_order_per_key(&got);
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_refused_comes_behind_those_that_were_pipelined_with_it() {
+    let mut world = World::create().await;
+    let queue = world.queue("good", &["good.*"]);
+    publish(world.pool(), "lost.one", "a", 1..=1).await;
+    publish(world.pool(), "good.one", "a", 2..=5).await;
+    let relay = world.relay(RelayOptions { ordering: Ordering::Pipelined, ..world.options(vec![queue.clone()]) });
+    let mut got = world.drain(&queue, 4).await;
+    let (channel, name) = (&world.channel, queue.name.as_str());
+    let (options, arguments) = (QueueBindOptions::default(), FieldTable::default());
+    channel.queue_bind(name.into(), world.name.as_str().into(), "lost.*".into(), options, arguments).await.unwrap();
+    publish(world.pool(), "good.one", "a", 6..=7).await;
+    world.drain_into(&mut got, &queue, 7).await;
+    let counters: Vec<_> = got.iter().map(|message| message.key().1).collect();
+    assert_eq!(counters, [2, 3, 4, 5, 1, 6, 7], "from the refusal on its key waits");
     relay.stop().await;
     world.clean_up().await;
 }

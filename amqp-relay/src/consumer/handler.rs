@@ -259,6 +259,9 @@ mod tests {
         assert!(matches!(own, HandlerError::Retry(_)), "{own:?}");
         let never = HandlerError::from(Error::Store(StoreError::Refused("a NUL".into())));
         assert!(matches!(never, HandlerError::Reject(_)), "{never:?}");
+        let too_large = Error::TooLarge { what: "message `a`".into(), bytes: 2, limit: 1, advice: "make it smaller" };
+        let never = HandlerError::from(too_large);
+        assert!(matches!(never, HandlerError::Reject(_)), "{never:?}");
     }
 
     #[test]

@@ -228,11 +228,14 @@ async fn headers_of_odd_types_and_bytes_that_are_no_text_harm_nobody() {
     }
     let properties =
         BasicProperties::default().with_message_id("1".into()).with_headers(headers).with_timestamp(u64::MAX);
+    let plain = |id: &str| BasicProperties::default().with_message_id(id.into());
+    publish(&world, b"before", plain("0")).await;
     publish(&world, b"\xff\xfe\0", properties).await;
-    until(world.pool(), "select count(*) = 1 from ledger").await;
+    publish(&world, b"behind", plain("2")).await;
+    until(world.pool(), "select count(*) = 3 from ledger").await;
 
-    let seen = &ledger(&world).await[0];
-    assert_eq!(seen, r#"{"amends-seq": "many", "bytes": "��␀", "number": "-7", "traceparent": "nonsense"} None"#);
+    let odd = r#"{"amends-seq": "many", "bytes": "��␀", "number": "-7", "traceparent": "nonsense"} None"#;
+    assert_eq!(ledger(&world).await, ["{} None", odd, "{} None"]);
     consuming.stop().await;
     world.clean_up().await;
 }

@@ -44,6 +44,11 @@ async fn a_changed_password_of_the_database_is_taken_from_its_file_without_a_res
     // The cursor may not have moved yet behind the first ones; then they come again.
     world.drain_into(&mut got, &queue, 6).await;
     assert_order_per_key(&got);
+    until(
+        &pool,
+        &format!("select exists (select from pg_stat_activity where usename = '{role}' and application_name = 'amends hints')"),
+    )
+    .await;
     drop(binary);
     fs::remove_file(file).unwrap();
     run_sql(format!(

@@ -2,11 +2,12 @@
 
 use std::net::TcpListener;
 
-use amends_relay::QueueKind;
+use amends_relay::{QueueKind, RelayOptions, TopologyMode};
+use lapin::options::QueueDeleteOptions;
 
 use super::Scene;
 use crate::support::private_broker::PrivateBroker;
-use crate::support::{eventually, until};
+use crate::support::{assert_order_per_key_from, eventually, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_written_while_the_broker_is_stopped_comes_in_order_once_it_is_back() {
@@ -57,6 +58,33 @@ async fn connections_that_the_broker_closes_are_made_anew() {
     }
     writing.done().await;
     scene.assert_all_came(300).await;
+    relay.stop().await;
+}
+
+/// It would miss what the other queue gets, and nobody would notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lane_that_connects_anew_publishes_nothing_while_one_of_its_queues_is_missing() {
+    let mut scene = Scene::set(QueueKind::Classic).await;
+    let second = scene.world.queue("second", &["#"]);
+    let mut options = RelayOptions { replies: None, ..scene.world.options(vec![scene.queue.clone(), second.clone()]) };
+    options.topology.ensure(&scene.world.broker).await.unwrap();
+    options.topology.mode = TopologyMode::Verify;
+    let relay = scene.world.relay(options.clone());
+    scene.write(1..=10).done().await;
+    scene.assert_all_came(10).await;
+
+    scene.world.channel.queue_delete(second.name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    scene.broker.ctl(&["close_all_connections", "maintenance"]);
+    eventually("it says what is missing", || {
+        relay.relay.state().trouble().is_some_and(|trouble| trouble.to_string().contains("create what is missing"))
+    })
+    .await;
+    scene.write(11..=20).done().await;
+    options.topology.mode = TopologyMode::Declare;
+    options.topology.ensure(&scene.world.broker).await.unwrap();
+
+    scene.assert_all_came_from(11, 20).await;
+    assert_order_per_key_from(11, &scene.world.drain(&second, 50).await);
     relay.stop().await;
 }
 
