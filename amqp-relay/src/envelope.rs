@@ -167,6 +167,18 @@ mod tests {
     }
 
     #[test]
+    fn every_header_that_is_sent_is_in_the_document() {
+        let document = amends::asyncapi::Document::new("Orders", "1").to_json();
+        let documented = document["components"]["messageTraits"]["amends"]["headers"]["properties"].as_object().unwrap();
+        let trace = [("traceparent", "00-0-0-01"), ("tracestate", "a=b")];
+        let message = OutboxMessage { key: Some("k".into()), ..message(&trace) };
+        let sent = properties(&Sequenced { message, seq: 1, created_at: chrono::Utc::now() }, "test", None).unwrap();
+        for header in super::headers(&sent).keys().filter(|&header| header != CONTENT_TYPE_HEADER) {
+            assert!(documented.contains_key(header), "{header}: {documented:?}");
+        }
+    }
+
+    #[test]
     fn what_describes_the_content_is_seen_though_only_a_property_says_it() {
         let foreign = BasicProperties::default()
             .with_content_type("application/x-protobuf".into())
