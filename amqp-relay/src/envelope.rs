@@ -169,7 +169,8 @@ mod tests {
     #[test]
     fn every_header_that_is_sent_is_in_the_document() {
         let document = amends::asyncapi::Document::new("Orders", "1").to_json();
-        let documented = document["components"]["messageTraits"]["amends"]["headers"]["properties"].as_object().unwrap();
+        let documented =
+            document["components"]["messageTraits"]["amends"]["headers"]["properties"].as_object().unwrap();
         let trace = [("traceparent", "00-0-0-01"), ("tracestate", "a=b")];
         let message = OutboxMessage { key: Some("k".into()), ..message(&trace) };
         let sent = properties(&Sequenced { message, seq: 1, created_at: chrono::Utc::now() }, "test", None).unwrap();

@@ -80,7 +80,7 @@ impl DeadLetters {
                 consumer = self.consumer,
                 "the headers of a dead letter leave no room for its reason; it goes without"
             );
-            bare(&delivery.properties, headers)
+            bare(&delivery.properties, &headers)
         };
         let sent = self.publish(&channel, &delivery.data, properties).await;
         if sent.is_ok() {
@@ -197,17 +197,9 @@ fn value_bytes(value: &AMQPValue) -> usize {
     }
 }
 
-/// What it is, and why it is here; no more.
-fn bare(original: &BasicProperties, ours: FieldTable) -> BasicProperties {
-    let properties = BasicProperties::default().with_delivery_mode(PERSISTENT).with_headers(ours);
-    let properties = match original.message_id() {
-        Some(id) => properties.with_message_id(id.clone()),
-        None => properties,
-    };
-    match original.kind() {
-        Some(kind) => properties.with_type(kind.clone()),
-        None => properties,
-    }
+/// All but the headers that it carried.
+fn bare(original: &BasicProperties, ours: &FieldTable) -> BasicProperties {
+    whole(&original.clone().with_headers(FieldTable::default()), ours)
 }
 
 /// A reason is payload: it comes from wherever an error came from.

@@ -144,15 +144,25 @@ pub(crate) async fn replay(settings: &Settings, pool: PgPool, args: ReplayArgs) 
     Err(format!("{} messages were refused, the first is {}: {reason}", replayed.refused.len(), id.0))
 }
 
+const SECONDS: &str = "%Y-%m-%dT%H:%M:%SZ";
+
 fn table(lines: &[HeldLine]) -> String {
     let mut text = String::new();
     // Writing to a string cannot fail.
-    _ = writeln!(text, "{:<36}  {:<20} {:<24} {:>8}  {:<20} REASON", "ID", "KEY", "TYPE", "ATTEMPTS", "NEXT");
+    _ = writeln!(
+        text,
+        "{:<36}  {:<20} {:<24} {:<20} {:>8}  {:<20} REASON",
+        "ID", "KEY", "TYPE", "SINCE", "ATTEMPTS", "NEXT"
+    );
     for line in lines {
-        let next =
-            if line.parked { "parked".to_owned() } else { line.retry_at.format("%Y-%m-%dT%H:%M:%SZ").to_string() };
+        let since = line.held_at.format(SECONDS).to_string();
+        let next = if line.parked { "parked".to_owned() } else { line.retry_at.format(SECONDS).to_string() };
         let (key, reason) = (line.key.as_deref().unwrap_or("-"), line.reason.replace('\n', " "));
-        _ = writeln!(text, "{:<36}  {key:<20} {:<24} {:>8}  {next:<20} {reason}", line.id, line.name, line.attempts);
+        _ = writeln!(
+            text,
+            "{:<36}  {key:<20} {:<24} {since:<20} {:>8}  {next:<20} {reason}",
+            line.id, line.name, line.attempts
+        );
     }
     text
 }
