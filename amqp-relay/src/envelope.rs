@@ -99,7 +99,8 @@ pub(crate) fn headers(properties: &BasicProperties) -> BTreeMap<String, String> 
 
 fn readable(value: &AMQPValue) -> Option<String> {
     Some(match value {
-        AMQPValue::LongString(value) => sanitize(&String::from_utf8_lossy(value.as_bytes())),
+        // Whole: a codec may keep a wrapped key there.
+        AMQPValue::LongString(value) => String::from_utf8_lossy(value.as_bytes()).replace('\0', "␀"),
         AMQPValue::ShortString(value) => sanitize(value.as_str()),
         AMQPValue::LongLongInt(value) => value.to_string(),
         AMQPValue::LongInt(value) => value.to_string(),

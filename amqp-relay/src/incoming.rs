@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use amends::{
-    AsJson, CLAIM_CHECK_HEADER, CONTENT_ENCODING_HEADER, CORRELATION_HEADER, Encoding, IDEMPOTENCY_HEADER, Message,
-    OutboxMessage, Rejection, sanitize,
+    AsJson, CLAIM_CHECK_HEADER, CONTENT_ENCODING_HEADER, CORRELATION_HEADER, Encoding, EncodingError,
+    IDEMPOTENCY_HEADER, JsonError, Message, OutboxMessage, Payloads, Rejection, sanitize,
 };
 use chrono::{DateTime, Utc};
 use lapin::message::Delivery;
@@ -44,6 +44,8 @@ pub struct Incoming {
     pub headers: BTreeMap<String, String>,
     /// What it says.
     pub payload: Vec<u8>,
+    /// Its payload was encoded, or kept elsewhere, and may be a secret: nothing of it is in the errors of [`read`](Self::read).
+    pub was_packed: bool,
 }
 
 impl Incoming {
@@ -56,20 +58,25 @@ impl Incoming {
             return Ok(None);
         }
         let no = |reason: String| HandlerError::Reject(format!("message {} is no `{}`: {reason}", self.id, M::NAME));
-        for header in [CONTENT_ENCODING_HEADER, CLAIM_CHECK_HEADER] {
-            if let Some(value) = self.headers.get(header) {
-                let problem = format!(
-                    "its header `{header}` is `{value}`; give the consumer its payloads (`ConsumerBuilder::payloads`)"
-                );
-                return Err(no(problem));
-            }
+        if Payloads::is_packed(&self.headers) {
+            let named = [CONTENT_ENCODING_HEADER, CLAIM_CHECK_HEADER].map(|header| (header, self.headers.get(header)));
+            let named =
+                named.iter().find_map(|(header, value)| Some(format!("its header `{header}` is `{}`", (*value)?)));
+            let advice = "give the consumer its payloads (`ConsumerBuilder::payloads`)";
+            return Err(no(format!("{}; {advice}", named.unwrap_or_default())));
         }
         let content_type = self.headers.get(CONTENT_TYPE_HEADER).map_or("", String::as_str);
         if !content_type.is_empty() && !M::Encoding::reads(content_type) {
             let wanted = <M::Encoding as Encoding<M>>::CONTENT_TYPE;
             return Err(no(format!("its content type is `{content_type}` and this consumer reads `{wanted}`")));
         }
-        M::Encoding::decode(&self.payload).map(Some).map_err(|error| no(error.to_string()))
+        M::Encoding::decode(&self.payload).map(Some).map_err(|error| match error {
+            _ if !self.was_packed => no(error.to_string()),
+            EncodingError::Json(JsonError::Serde(error)) => {
+                no(format!("what was packed does not fit at line {} column {}", error.line(), error.column()))
+            }
+            _ => no("what was packed cannot be read as that".to_owned()),
+        })
     }
 
     /// The answer *done*, with what the step of the saga that asked returns; `None` if nobody asked.
@@ -159,6 +166,7 @@ impl Incoming {
             idempotency_key: header(IDEMPOTENCY_HEADER),
             headers,
             payload: delivery.data.clone(),
+            was_packed: false,
         })
     }
 }
@@ -203,6 +211,39 @@ mod tests {
     fn asked() -> Incoming {
         let (correlation, reply_to) = (Some("saga/ship#1".to_owned()), Some("home".to_owned()));
         Incoming { correlation, reply_to, ..Incoming::default() }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Card {
+        number: u64,
+    }
+
+    impl Message for Card {
+        const NAME: &'static str = "card";
+        type Encoding = AsJson;
+    }
+
+    fn card(payload: &str, headers: &[(&str, &str)]) -> Incoming {
+        let headers = headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Incoming { name: "card".into(), payload: payload.into(), headers, ..Incoming::default() }
+    }
+
+    #[test]
+    fn nothing_of_what_was_packed_is_in_an_error() {
+        let message = card(r#"{"number":"4111"}"#, &[]);
+        assert!(message.read::<Card>().unwrap_err().to_string().contains("4111"), "it helps where it may be seen");
+        let error = Incoming { was_packed: true, ..message }.read::<Card>().unwrap_err().to_string();
+        assert!(!error.contains("4111") && error.contains("line 1 column 16"), "{error}");
+    }
+
+    #[test]
+    fn a_character_set_is_no_encoding() {
+        for none in ["utf-8", "UTF-8", "identity", ""] {
+            let read = card(r#"{"number":1}"#, &[(CONTENT_ENCODING_HEADER, none)]).read::<Card>().unwrap();
+            assert_eq!(read, Some(Card { number: 1 }), "{none}");
+        }
+        let error = card("x", &[(CONTENT_ENCODING_HEADER, "zstd")]).read::<Card>().unwrap_err().to_string();
+        assert!(error.contains("`content-encoding` is `zstd`") && error.contains("payloads"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::{HandlerError, Incoming};
 impl Incoming {
     /// Its payload is encoded, or is kept elsewhere.
     pub(crate) fn is_packed(&self) -> bool {
-        self.headers.contains_key(CONTENT_ENCODING_HEADER) || self.headers.contains_key(CLAIM_CHECK_HEADER)
+        Payloads::is_packed(&self.headers)
     }
 
     /// The message with its payload as it was before [`Payloads::pack`].
@@ -20,7 +20,7 @@ impl Incoming {
                 HandlerError::Reject(format!("message {} `{}` cannot be unpacked: {error}", self.id, self.name))
             }
         })?;
-        let mut message = Self { payload, ..self.clone() };
+        let mut message = Self { payload, was_packed: true, ..self.clone() };
         message.headers.remove(CONTENT_ENCODING_HEADER);
         message.headers.remove(CLAIM_CHECK_HEADER);
         Ok(message)

@@ -136,7 +136,8 @@ impl OutboxMessage {
             ("content type", Some(&self.content_type)),
             ("key", self.key.as_ref()),
         ];
-        match texts.iter().find(|(_, text)| text.is_some_and(|text| text.contains('\0'))) {
+        let headers = self.headers.iter().flat_map(|(name, value)| [name, value]).map(|text| ("header", Some(text)));
+        match texts.into_iter().chain(headers).find(|(_, text)| text.is_some_and(|text| text.contains('\0'))) {
             Some((part, _)) => Err(Error::Json { what: of(part), source: JsonError::Nul }),
             None => Ok(()),
         }

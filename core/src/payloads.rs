@@ -187,6 +187,11 @@ impl Payloads {
         Ok(())
     }
 
+    /// Whether a message with these headers was packed: its payload is encoded, or kept elsewhere.
+    pub fn is_packed(headers: &BTreeMap<String, String>) -> bool {
+        headers.contains_key(CLAIM_CHECK_HEADER) || encodings(headers).next().is_some()
+    }
+
     /// The payload as it was before it was packed. A message that says nothing of an encoding comes back as it is.
     ///
     /// # Errors
@@ -219,8 +224,10 @@ impl Payloads {
 
 /// The names of the encodings, in the order in which they were applied.
 fn encodings(headers: &BTreeMap<String, String>) -> impl DoubleEndedIterator<Item = &str> {
+    /// Many publishers put the character set there, such as Spring's and Celery's.
+    const NONE: [&str; 5] = ["", "identity", "utf-8", "utf8", "us-ascii"];
     let all = headers.get(CONTENT_ENCODING_HEADER).map_or("", String::as_str);
-    all.split(',').map(str::trim).filter(|name| !name.is_empty() && !name.eq_ignore_ascii_case("identity"))
+    all.split(',').map(str::trim).filter(|name| !NONE.iter().any(|none| none.eq_ignore_ascii_case(name)))
 }
 
 fn hash(payload: &[u8]) -> String {

@@ -185,8 +185,12 @@ fn what_is_too_large_is_refused_by_name_with_what_to_do() {
     let full =
         OutboxMessage { headers: header("h", rest[1..].into()), key, payload: payload[1..].into(), ..fits.clone() };
     full.check().unwrap();
-    for nul in [OutboxMessage { topic: "\0".into(), ..fits.clone() }, OutboxMessage { key: Some("\0".into()), ..fits }]
-    {
+    for nul in [
+        OutboxMessage { topic: "\0".into(), ..fits.clone() },
+        OutboxMessage { key: Some("\0".into()), ..fits.clone() },
+        OutboxMessage { headers: header("h", "\0".into()), ..fits.clone() },
+        OutboxMessage { headers: header("\0", "v".into()), ..fits },
+    ] {
         assert!(matches!(nul.check(), Err(Error::Json { source: JsonError::Nul, .. })));
     }
 }

@@ -14,9 +14,9 @@ use sqlx::SqlStr;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// The newest migration; a database that has applied a newer one belongs to a newer amends.
-pub const LATEST: i64 = 14;
+pub const LATEST: i64 = 15;
 
-const MIGRATIONS: [(i64, &str, &str); 13] = [
+const MIGRATIONS: [(i64, &str, &str); 14] = [
     (1, "saga", include_str!("../0001_saga.sql")),
     (2, "outbox", include_str!("../0002_outbox.sql")),
     (3, "inbox", include_str!("../0003_inbox.sql")),
@@ -30,6 +30,7 @@ const MIGRATIONS: [(i64, &str, &str); 13] = [
     (12, "payload", include_str!("../0012_payload.sql")),
     (13, "lanes", include_str!("../0013_lanes.sql")),
     (14, "partitions", include_str!("../0014_partitions.sql")),
+    (15, "inbox_foreign", include_str!("../0015_inbox_foreign.sql")),
 ];
 
 /// All migrations, ready to run on a connection or a pool.

@@ -38,15 +38,27 @@ pub(crate) fn fault(error: &sqlx::Error) -> Fault {
 /// Whether the database is to blame for a failed statement, and not the statement: it is away, full, starting or a standby,
 /// or it chose this transaction to end a deadlock or a conflict. The same statement may succeed in another transaction.
 ///
-/// A statement that took too long (57014) is to blame itself.
+/// A statement is to blame itself that took too long (57014), needed more memory or temporary files than there are (53200, 53400), or
+/// has more parameters than the protocol can carry, which sqlx calls an error of the protocol.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     use sqlx::Error as E;
     match error {
         E::Database(database) => {
-            database.code().as_deref() != Some("57014") && matches!(fault(error), Fault::Connection | Fault::Contention)
+            !matches!(database.code().as_deref(), Some("57014" | "53200" | "53400"))
+                && matches!(fault(error), Fault::Connection | Fault::Contention)
         }
-        E::Io(_) | E::Tls(_) | E::Protocol(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::BeginFailed => {
-            true
+        E::Io(_) | E::Tls(_) | E::PoolTimedOut | E::PoolClosed | E::WorkerCrashed | E::BeginFailed => true,
+        _ => false,
+    }
+}
+
+/// Whether it is the rows that cannot be written, however often it is tried: a value that the type does not take (class 22), or a
+/// constraint that it breaks (23).
+pub fn is_refused(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Encode(_) => true,
+        sqlx::Error::Database(database) => {
+            database.code().is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
         }
         _ => false,
     }

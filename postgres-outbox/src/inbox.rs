@@ -132,8 +132,18 @@ impl Inbox {
 }
 
 impl Received<'_> {
+    /// Only ids of version 7 begin with a time, and so belong to a week. All others have a partition of their own, at the end of time.
     fn key(&self) -> Uuid {
-        self.id.parse().unwrap_or_else(|_| Uuid::new_v5(&FOREIGN, self.id.as_bytes()))
+        let id: Option<Uuid> = self.id.parse().ok();
+        let id = match id.map(|id| (id, id.get_version_num())) {
+            Some((id, 7)) => return id,
+            Some((id, 4)) => id,
+            Some((id, _)) => Uuid::new_v5(&FOREIGN, id.hyphenated().to_string().as_bytes()),
+            None => Uuid::new_v5(&FOREIGN, self.id.as_bytes()),
+        };
+        let mut bytes = id.into_bytes();
+        bytes[..6].fill(0xff);
+        Uuid::from_bytes(bytes)
     }
 
     /// SHA-1 is enough: nobody gains by two messages of one id that count as one.

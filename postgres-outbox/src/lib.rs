@@ -46,7 +46,7 @@ mod writer;
 
 pub use barrier::{Barrier, Passage};
 pub use entry::{Entry, Turn};
-pub use error::is_unavailable;
+pub use error::{is_refused, is_unavailable};
 pub use hints::Hints;
 #[cfg(feature = "testing")]
 pub use hook::set_hook;

@@ -72,35 +72,62 @@ impl Retention {
     /// Drops and deletes what is old enough. To run it again, or several times at once, does no harm.
     ///
     /// # Errors
-    /// Returns the database's error; what has gone by then is gone.
+    /// Returns the first of the database's errors; what could go besides is gone.
     pub async fn apply(&self, pool: &PgPool) -> Result<Retained, sqlx::Error> {
         let mut retained = Retained::default();
-        hook::before("old partitions");
-        let parts: Vec<String> = sqlx::query_scalar(OLD_OUTBOX).fetch_all(pool).await?;
-        for part in parts {
-            retained.drop(pool, "select amends.drop_outbox_partition($1, $2)", part, self.outbox).await?;
-        }
-        for week in old(pool, OLD_SAGAS, self.sagas).await? {
-            retained.drop(pool, "select amends.drop_saga_week($1, $2)", week, self.sagas).await?;
-        }
-        for week in old(pool, OLD_INBOX, self.inbox).await? {
-            retained.drop(pool, "select amends.drop_inbox_week($1, $2)", week, self.inbox).await?;
-        }
-        for (rows, age) in [
-            (OLD_SAGA_ROWS, self.sagas),
-            (OLD_KEYS, self.keys),
-            (OLD_INBOX_ROWS, self.inbox),
-            (OLD_OUTBOX_ROWS, self.outbox),
+        // What fails for one is no reason to keep the others.
+        let mut failed = Ok(());
+        for part in [
+            Part::Outbox(self.outbox),
+            Part::Weeks(OLD_SAGAS, "select amends.drop_saga_week($1, $2)", self.sagas),
+            Part::Weeks(OLD_INBOX, "select amends.drop_inbox_week($1, $2)", self.inbox),
+            Part::Rows(OLD_SAGA_ROWS, self.sagas),
+            Part::Rows(OLD_KEYS, self.keys),
+            Part::Rows(OLD_FOREIGN_ROWS, self.inbox),
+            Part::Rows(OLD_INBOX_ROWS, self.inbox),
+            Part::Rows(OLD_OUTBOX_ROWS, self.outbox),
+            Part::Barrier(self.barrier),
+            Part::Payloads(self.payloads),
         ] {
-            retained.deleted += delete(pool, rows, age).await?;
+            let applied = part.apply(pool, &mut retained).await;
+            failed = failed.and(applied);
         }
-        retained.deleted += Barrier::prune(pool, self.barrier).await?;
-        retained.deleted += PgPayloads::prune(pool, self.payloads).await?;
-        Ok(retained)
+        failed.map(|()| retained)
     }
 }
 
-/// All but the newest, and but what falls outside of all.
+/// What is old enough, and how it goes.
+enum Part {
+    Outbox(Duration),
+    /// Which there are, and what drops one.
+    Weeks(&'static str, &'static str, Duration),
+    Rows(&'static str, Duration),
+    Barrier(Duration),
+    Payloads(Duration),
+}
+
+impl Part {
+    async fn apply(self, pool: &PgPool, retained: &mut Retained) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Outbox(age) => {
+                hook::before("old partitions");
+                let parts = sqlx::query_scalar(OLD_OUTBOX).fetch_all(pool).await?;
+                retained.drop(pool, "select amends.drop_outbox_partition($1, $2)", parts, age).await?;
+            }
+            Self::Weeks(which, drop, age) => {
+                hook::before("old partitions");
+                let weeks = sqlx::query_scalar(which).bind(millis(age)).fetch_all(pool).await?;
+                retained.drop(pool, drop, weeks, age).await?;
+            }
+            Self::Rows(rows, age) => retained.deleted += delete(pool, rows, age).await?,
+            Self::Barrier(age) => retained.deleted += Barrier::prune(pool, age).await?,
+            Self::Payloads(age) => retained.deleted += PgPayloads::prune(pool, age).await?,
+        }
+        Ok(())
+    }
+}
+
+/// All but the newest, and but what falls outside of all; how old the messages are is seen in each.
 const OLD_OUTBOX: &str = "
     select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'amends.outbox'::regclass and c.relname ~ '^outbox_[0-9]+$'
@@ -139,7 +166,14 @@ const OLD_KEYS: &str = "
             and not exists (select from amends.saga s where s.id = k.saga_id)
         order by k.created_at limit $2 for update skip locked
     )";
-/// Ids that tell no time are in the default partition.
+/// Ids that tell no time, in the last of all partitions.
+const OLD_FOREIGN_ROWS: &str = "
+    delete from amends.inbox_foreign where (consumer, message_id) in (
+        select consumer, message_id from amends.inbox_foreign
+        where handled_at < clock_timestamp() - $1 * interval '1 millisecond'
+        order by handled_at limit $2 for update skip locked
+    )";
+/// Those of a week for which no partition was made.
 const OLD_INBOX_ROWS: &str = "
     delete from amends.inbox_default where (consumer, message_id) in (
         select consumer, message_id from amends.inbox_default
@@ -156,11 +190,6 @@ const OLD_OUTBOX_ROWS: &str = "
             )
         order by o.seq limit $2 for update skip locked
     )";
-
-async fn old(pool: &PgPool, which: &'static str, age: Duration) -> Result<Vec<String>, sqlx::Error> {
-    hook::before("old partitions");
-    sqlx::query_scalar(which).bind(millis(age)).fetch_all(pool).await
-}
 
 /// Deletes in batches, each a statement of its own, until there is none left of that age.
 pub(crate) async fn delete(pool: &PgPool, rows: &'static str, age: Duration) -> Result<u64, sqlx::Error> {
@@ -180,20 +209,25 @@ impl Retained {
         &mut self,
         pool: &PgPool,
         call: &'static str,
-        part: String,
+        parts: Vec<String>,
         age: Duration,
     ) -> Result<(), sqlx::Error> {
-        hook::before("drop partition");
-        let kept: Option<String> =
-            sqlx::query_scalar(AssertSqlSafe(call)).bind(&part).bind(age.min(LONGEST_PAUSE)).fetch_one(pool).await?;
-        match kept {
-            None => {
-                tracing::info!(partition = part, "dropped a partition");
-                self.dropped.push(part);
-            }
-            Some(why) => {
-                tracing::debug!(partition = part, why, "a partition is kept");
-                self.kept.push((part, why));
+        for part in parts {
+            hook::before("drop partition");
+            let kept: Option<String> = sqlx::query_scalar(AssertSqlSafe(call))
+                .bind(&part)
+                .bind(age.min(LONGEST_PAUSE))
+                .fetch_one(pool)
+                .await?;
+            match kept {
+                None => {
+                    tracing::info!(partition = part, "dropped a partition");
+                    self.dropped.push(part);
+                }
+                Some(why) => {
+                    tracing::debug!(partition = part, why, "a partition is kept");
+                    self.kept.push((part, why));
+                }
             }
         }
         Ok(())

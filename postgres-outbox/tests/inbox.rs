@@ -93,3 +93,20 @@ async fn batches_with_the_same_messages_in_other_orders_do_not_deadlock() {
         assert_eq!(left.await.unwrap() + right.await.unwrap(), 200);
     }
 }
+
+#[tokio::test]
+async fn ids_that_tell_no_time_are_recognised_and_keep_no_week_from_its_partition() {
+    let database = TestDatabase::create().await;
+    let mut conn = database.pool().acquire().await.unwrap();
+    let v4 = uuid::Uuid::new_v4().to_string();
+    let ids = ["order 7", &v4, "c232ab00-9414-11ec-b3c8-9f6bdeced846", "c232ab01-9414-11ec-b3c8-9f6bdeced846"];
+    for id in ids {
+        assert_eq!(insert(&mut conn, &[message(id, "a")]).await, [New], "{id}");
+    }
+    for id in [ids[0], &v4.to_uppercase(), ids[2], ids[3]] {
+        assert_eq!(insert(&mut conn, &[message(id, "a")]).await, [Copy], "{id}");
+    }
+    let places = "select array_agg(distinct tableoid::regclass::text) from amends.inbox";
+    let places: Vec<String> = sqlx::query_scalar(places).fetch_one(&mut *conn).await.unwrap();
+    assert_eq!(places, ["amends.inbox_foreign"]);
+}

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use amends_postgres::testing::TestDatabase;
+use amends_postgres::{Inbox, Inserted, Received};
 use sqlx::migrate::Migrator;
 
 /// What `sqlx migrate run` does in the folder, by the settings of its `sqlx.toml`.
@@ -53,4 +54,27 @@ async fn two_that_migrate_at_once_wait_for_each_other() {
     let (first, second) = tokio::join!(one.run(database.pool()), other.run(database.pool()));
     first.unwrap();
     second.unwrap();
+}
+
+#[tokio::test]
+async fn the_inbox_recognises_ids_of_before_that_told_no_time() {
+    let database = TestDatabase::create_empty().await;
+    let pool = database.pool();
+    let migrations = amends_migrations::migrator();
+    let before = migrations.iter().filter(|migration| migration.version < 15).cloned().collect();
+    let mut older = Migrator::with_migrations(before);
+    older.dangerous_set_table_name("amends._sqlx_migrations");
+    older.create_schema("amends");
+    older.run(pool).await.unwrap();
+    let ids = [uuid::Uuid::new_v4(), uuid::Uuid::now_v7()];
+    let insert = "insert into amends.inbox (consumer, message_id) select 'warehouse', unnest($1::uuid[])";
+    sqlx::query(insert).bind(&ids[..]).execute(pool).await.unwrap();
+
+    migrations.run(pool).await.unwrap();
+
+    let mut conn = pool.acquire().await.unwrap();
+    for id in ids {
+        let message = Received { id: &id.to_string(), name: "thing.happened", payload: b"{}" };
+        assert_eq!(Inbox::insert(&mut conn, "warehouse", &[message]).await.unwrap(), [Inserted::Copy], "{id}");
+    }
 }

@@ -141,7 +141,7 @@ const OLD_WEEK: &str = "
         for values from (amends.uuid_floor('2020-01-06Z')) to (amends.uuid_floor('2020-01-13Z'))";
 
 async fn old_id(pool: &PgPool, number: i32) -> Uuid {
-    let query = "select (left(amends.uuid_floor('2020-01-07Z')::text, 24) || lpad($1::text, 12, '0'))::uuid";
+    let query = "select (overlay(left(amends.uuid_floor('2020-01-07Z')::text, 24) placing '7' from 15) || lpad($1::text, 12, '0'))::uuid";
     sqlx::query_scalar(query).bind(number).fetch_one(pool).await.unwrap()
 }
 

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use amends::CLAIM_CHECK_HEADER;
 use amends_postgres::{Inbox, Inserted, Received};
 use tracing::Instrument;
 
@@ -54,10 +55,7 @@ async fn transaction(consumer: &Inner, messages: &[Incoming]) -> Result<Vec<Verd
     // What fails here fails for every message.
     let away = |error: sqlx::Error| HandlerError::Unavailable(Box::new(error));
     let mut tx = Inbox::begin(&consumer.pool, consumer.settings.idle).await.map_err(away)?;
-    let received: Vec<Received<'_>> = messages
-        .iter()
-        .map(|message| Received { id: &message.id, name: &message.name, payload: &message.payload })
-        .collect();
+    let received: Vec<Received<'_>> = messages.iter().map(received).collect();
     let inserted = Inbox::insert(&mut tx, &consumer.name, &received).await.map_err(away)?;
     let verdicts = messages.iter().zip(&inserted).map(|(message, inserted)| match inserted {
         Inserted::New => Verdict::Done,
@@ -100,6 +98,13 @@ async fn transaction(consumer: &Inner, messages: &[Incoming]) -> Result<Vec<Verd
     }
 }
 
+/// A payload that is kept elsewhere is known by its claim check.
+fn received(message: &Incoming) -> Received<'_> {
+    let claim = message.headers.get(CLAIM_CHECK_HEADER).filter(|_| message.payload.is_empty());
+    let payload = claim.map_or(message.payload.as_slice(), |claim| claim.as_bytes());
+    Received { id: &message.id, name: &message.name, payload }
+}
+
 /// Why nobody can tell any more whether a message was handled before.
 fn too_old(consumer: &Inner, message: &Incoming) -> Option<String> {
     let sent = message.sent_at.filter(|_| !consumer.settings.accept_older)?;
@@ -121,4 +126,21 @@ fn spoken(span: Duration) -> String {
 fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("it did not say why")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_that_is_kept_elsewhere_is_known_by_its_claim_check() {
+        let message = |payload: &[u8], claim: &str| Incoming {
+            headers: [(CLAIM_CHECK_HEADER.to_owned(), claim.to_owned())].into(),
+            payload: payload.into(),
+            ..Incoming::default()
+        };
+        assert_eq!(received(&message(b"", "sha256:a")).payload, b"sha256:a");
+        assert_eq!(received(&message(b"{}", "sha256:a")).payload, b"{}");
+        assert_eq!(received(&Incoming { payload: b"{}".into(), ..Incoming::default() }).payload, b"{}");
+    }
 }

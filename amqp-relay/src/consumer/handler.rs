@@ -173,12 +173,26 @@ impl fmt::Display for HandlerError {
 impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
     fn from(error: E) -> Self {
         let error: Box<dyn StdError + Send + Sync> = Box::new(error);
-        if let Some(database) = error.downcast_ref::<sqlx::Error>() {
-            return if amends_postgres::is_unavailable(database) {
-                Self::Unavailable(error)
-            } else {
-                Self::Retry(error)
-            };
+        match Blame::of(&*error) {
+            Blame::Database => Self::Unavailable(error),
+            Blame::Message => Self::Reject(error.to_string()),
+            Blame::Unknown => Self::Retry(error),
+        }
+    }
+}
+
+/// Whose fault an error is.
+enum Blame {
+    Database,
+    Message,
+    /// Also that of this attempt: its transaction had failed before, or its session was ended.
+    Unknown,
+}
+
+impl Blame {
+    fn of(error: &(dyn StdError + 'static)) -> Self {
+        if let Some(statement) = error.downcast_ref::<sqlx::Error>() {
+            return if amends_postgres::is_unavailable(statement) { Self::Database } else { Self::Unknown };
         }
         match error.downcast_ref::<Error>() {
             Some(
@@ -186,11 +200,22 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
                 | Error::TooLarge { .. }
                 | Error::Encoding { .. }
                 | Error::NotPacked { .. }
-                | Error::KeyConflict { .. }
-                | Error::Store(StoreError::Refused(_)),
-            ) => Self::Reject(error.to_string()),
-            Some(Error::Store(StoreError::Unavailable(_))) => Self::Unavailable(error),
-            _ => Self::Retry(error),
+                | Error::KeyConflict { .. },
+            ) => Self::Message,
+            Some(Error::Store(store)) => Self::of_store(store),
+            _ => Self::Unknown,
+        }
+    }
+
+    /// The statement was ours, so what it writes is the message's fault.
+    fn of_store(error: &StoreError) -> Self {
+        let (StoreError::Unavailable(cause) | StoreError::Refused(cause)) = error else { return Self::Unknown };
+        match cause.downcast_ref::<sqlx::Error>() {
+            Some(statement) if amends_postgres::is_refused(statement) => Self::Message,
+            Some(statement) if amends_postgres::is_unavailable(statement) => Self::Database,
+            Some(_) => Self::Unknown,
+            None if matches!(error, StoreError::Refused(_)) => Self::Message,
+            None => Self::Database,
         }
     }
 }

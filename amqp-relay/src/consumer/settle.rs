@@ -16,6 +16,9 @@ use crate::broker::soon;
 use crate::pauses::Pauses;
 use crate::{Incoming, RelayError, telemetry};
 
+/// So often a batch is tried together while what it needs is away.
+const TOGETHER: u32 = 4;
+
 /// What every delivery of a session shares.
 pub(super) struct Settling<'a> {
     pub(super) consumer: &'a Arc<Inner>,
@@ -39,16 +42,17 @@ impl Settling<'_> {
         Ok(if self.conclude(&delivery, &verdict, attempts).await? { line } else { None })
     }
 
-    /// Handles a batch. If it fails, its messages come back, to be handled alone; at shutdown they are left.
+    /// Handles a batch. Those come back that must be handled alone: all of them if it fails, or if what they need stays away, which may
+    /// be away for one of them only; and those that become dead letters, which may take as long as it likes. At shutdown they are left.
     pub(super) async fn together(&self, batch: Vec<Arrived>) -> Result<Vec<Arrived>, RelayError> {
         let messages: Result<Arc<[Incoming]>, &String> =
             batch.iter().map(|arrived| arrived.message.as_ref().cloned()).collect();
         let Ok(messages) = messages else { return Ok(batch) };
         let mut pauses = self.pauses();
-        let verdicts = loop {
+        for _ in 0..TOGETHER {
             let Some(tried) = self.attempt(&messages, 1).await else { return Ok(Vec::new()) };
             match tried {
-                Ok(verdicts) => break verdicts,
+                Ok(verdicts) => return self.conclude_all(batch, &verdicts).await,
                 Err(HandlerError::Unavailable(_)) => {
                     if !self.pause(&mut pauses).await {
                         return Ok(Vec::new());
@@ -56,13 +60,20 @@ impl Settling<'_> {
                 }
                 Err(_) => return Ok(batch),
             }
-        };
-        for (arrived, verdict) in batch.iter().zip(&verdicts) {
-            if !self.conclude(&arrived.delivery, verdict, 1).await? {
-                break;
+        }
+        Ok(batch)
+    }
+
+    async fn conclude_all(&self, batch: Vec<Arrived>, verdicts: &[Verdict]) -> Result<Vec<Arrived>, RelayError> {
+        let mut alone = Vec::new();
+        for (arrived, verdict) in batch.into_iter().zip(verdicts) {
+            if matches!(verdict, Verdict::Rejected(_)) {
+                alone.push(arrived);
+            } else {
+                self.conclude(&arrived.delivery, verdict, 1).await?;
             }
         }
-        Ok(Vec::new())
+        Ok(alone)
     }
 
     /// Tries until there is a verdict, or `None` at shutdown; with the attempts that it took.

@@ -111,6 +111,37 @@ impl HandleBatch for Flaky {
     }
 }
 
+/// What one of the messages needs stays away.
+struct OneTenant;
+
+impl HandleBatch for OneTenant {
+    async fn handle(&self, tx: &mut PgConnection, messages: &[Incoming]) -> Result<(), HandlerError> {
+        if messages.iter().any(|message| message.payload == b"away") {
+            return Err(HandlerError::unavailable("the bank of this one is away"));
+        }
+        write_all(tx, messages).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_away_for_one_message_of_a_batch_holds_up_its_key_alone() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let builder = consumer(&world, &queue).order(Wait::Key).longest_pause(SOON);
+    let consuming = Consuming::start(builder.batch(5, SOON, OneTenant));
+    world.until_consumed(&queue.name).await;
+    for (key, text) in [("a", "away"), ("b", "1"), ("c", "2")] {
+        Sent { key: Some(key), ..Sent::text(text) }.to(&world).await;
+    }
+    until(world.pool(), "select count(*) = 2 from ledger").await;
+    for number in 3..20 {
+        Sent { key: Some("b"), ..Sent::text(&number.to_string()) }.to(&world).await;
+    }
+    until(world.pool(), "select count(*) = 19 from ledger").await;
+    consuming.stop().await;
+    world.clean_up().await;
+}
+
 /// Fails for as long as it is told, if one of the messages is `stuck 0`.
 struct Stuck {
     is_stuck: Arc<AtomicBool>,

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use amends::Message;
+use amends_postgres::Outbox;
 use amends_relay::{Consumer, Handler, HandlerError, Incoming};
 use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::options::{QueueDeleteOptions, QueuePurgeOptions};
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
+use serde::{Deserialize, Serialize};
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::proxy::Proxy;
@@ -156,36 +159,75 @@ async fn a_handler_that_returns_ok_over_a_failed_or_an_ended_transaction_has_han
     world.clean_up().await;
 }
 
-/// Waits for somebody else while it holds its transaction.
+/// Waits for somebody else while it holds its transaction, and then writes or publishes.
 struct Idle;
 
 #[async_trait]
 impl Handler for Idle {
     async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
-        write(tx, message).await?;
-        if message.payload == b"idle" {
+        if message.payload.starts_with(b"idle") {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        Ok(())
+        if message.payload == b"idle, and publishes" {
+            Outbox::publish(tx, &Told {}).await?;
+        }
+        write(tx, message).await
     }
 }
+
+#[derive(Serialize, Deserialize, Message)]
+#[message(name = "ledger.told")]
+struct Told {}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_that_leaves_its_transaction_idle_for_too_long_fails_and_says_so() {
     let mut world = world().await;
     let queue = world.queue("ledger", &["#"]);
-    let builder = consumer(&world, &queue).attempts(1).idle(Duration::from_millis(100));
-    let consuming = Consuming::start(builder.handler(Idle));
+    let builder = consumer(&world, &queue).attempts(2).longest_pause(Duration::from_millis(20));
+    let consuming = Consuming::start(builder.idle(Duration::from_millis(100)).handler(Idle));
     world.until_consumed(&queue.name).await;
 
-    for text in ["idle", "busy"] {
+    for text in ["idle", "idle, and publishes", "busy"] {
         Sent::text(text).to(&world).await;
     }
     until(world.pool(), "select count(*) = 1 from ledger").await;
 
     assert_eq!(ledger(&world).await, ["busy"]);
-    let reason = dead(&world, &queue, 1).await[0].reason();
-    assert!(reason.contains("idle-in-transaction timeout"), "{reason}");
+    for dead in dead(&world, &queue, 2).await {
+        let reason = dead.reason();
+        assert!(reason.contains("idle-in-transaction timeout") && reason.contains("2 times"), "{reason}");
+    }
+    consuming.stop().await;
+    world.clean_up().await;
+}
+
+/// Its statement has more parameters than the protocol can carry.
+struct TooMany;
+
+#[async_trait]
+impl Handler for TooMany {
+    async fn handle(&self, tx: &mut PgConnection, message: &Incoming) -> Result<(), HandlerError> {
+        if message.payload == b"many" {
+            let mut insert = sqlx::QueryBuilder::new("insert into ledger (text) ");
+            insert.push_values(0..70_000, |mut row, number| _ = row.push_bind(number.to_string()));
+            insert.build().execute(&mut *tx).await?;
+        }
+        write(tx, message).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_can_never_be_sent_holds_up_nobody_for_ever() {
+    let mut world = world().await;
+    let queue = world.queue("ledger", &["#"]);
+    let builder = consumer(&world, &queue).attempts(2).longest_pause(Duration::from_millis(20));
+    let consuming = Consuming::start(builder.handler(TooMany));
+    world.until_consumed(&queue.name).await;
+    for text in ["many", "one"] {
+        Sent::text(text).to(&world).await;
+    }
+    until(world.pool(), "select count(*) = 1 from ledger").await;
+    assert!(dead(&world, &queue, 1).await[0].reason().contains("too many arguments"));
     consuming.stop().await;
     world.clean_up().await;
 }
