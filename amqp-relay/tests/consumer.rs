@@ -11,7 +11,7 @@ use amends_relay::{Consumer, Handler, HandlerError, Incoming, QueueTopology};
 use async_trait::async_trait;
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicPublishOptions};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 use support::{Consuming, World, publish, until};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -102,6 +102,19 @@ async fn a_handler_that_fails_is_tried_again_and_leaves_no_trace_of_its_failures
     let order: Vec<String> =
         sqlx::query_scalar("select text from ledger order by position").fetch_all(world.pool()).await.unwrap();
     assert_eq!(order, ["a", "b", "c"], "those behind a failing one do not overtake it");
+    consumer.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_makes_partitions_ahead_where_there_is_no_relay() {
+    let mut world = with_ledger().await;
+    let queue = world.queue("ledger", &["#"]);
+    let last = "select max(relname::text) from pg_class where relname ~ '^inbox_[0-9]{8}$'";
+    let last: String = sqlx::query_scalar(last).fetch_one(world.pool()).await.unwrap();
+    sqlx::query(AssertSqlSafe(format!("drop table amends.{last}"))).execute(world.pool()).await.unwrap();
+    let consumer = consume(&world, &queue, 0);
+    until(world.pool(), &format!("select to_regclass('amends.{last}') is not null")).await;
     consumer.stop().await;
     world.clean_up().await;
 }

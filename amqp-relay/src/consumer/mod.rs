@@ -14,7 +14,7 @@ mod telemetry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use amends_postgres::Hints;
+use amends_postgres::{Hints, Retention};
 use sqlx::PgPool;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,9 @@ use self::dead_letters::DeadLetters;
 use crate::broker::{self, Broker};
 use crate::pauses::Pauses;
 use crate::{QueueTopology, RelayError};
+
+/// They are made for four weeks.
+const MAKE_PARTITIONS_EVERY: Duration = Duration::from_hours(24);
 
 /// Consumes a queue until it is asked to stop. Each message takes effect once.
 ///
@@ -149,9 +152,30 @@ impl Consumer {
     /// Runs until `shutdown`, through every failure of the broker and of the database; then finishes what it has begun, within
     /// [`drain`](ConsumerBuilder::drain), and gives the rest back.
     pub async fn run(&self, shutdown: CancellationToken) {
+        tokio::join!(self.consume(&shutdown), self.make_partitions(&shutdown));
+    }
+
+    /// There may be no relay on this database. To drop what is old is left to whoever knows how long it is to be kept.
+    async fn make_partitions(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            // In a task of its own: what is under way in the database is never cancelled.
+            let pool = self.0.pool.clone();
+            tokio::spawn(async move {
+                if let Err(error) = Retention::make_ahead(&pool).await {
+                    tracing::warn!(%error, "cannot make partitions now; the default partitions take what comes");
+                }
+            });
+            tokio::select! {
+                () = sleep(MAKE_PARTITIONS_EVERY) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    async fn consume(&self, shutdown: &CancellationToken) {
         let mut pauses = Pauses::up_to(self.0.settings.longest_pause);
         while !shutdown.is_cancelled() {
-            let pause = match self.session(&shutdown, &mut pauses).await {
+            let pause = match self.session(shutdown, &mut pauses).await {
                 Ok(()) => break,
                 Err(error) => {
                     let pause = pauses.take();
