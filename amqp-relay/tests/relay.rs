@@ -208,6 +208,36 @@ async fn what_was_written_while_no_relay_ran_is_published_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_smallest_pages_and_waves_are_enough() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let relay = world.relay(RelayOptions { page: 1, wave: 0, ..world.options(vec![queue.clone()]) });
+    publish(world.pool(), "thing.happened", "k", 1..=5).await;
+    assert_order_per_key(&world.drain(&queue, 5).await);
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_that_fit_the_table_but_no_frame_park_their_message_alone() {
+    let mut world = World::create().await;
+    let queue = world.queue("all", &["#"]);
+    let relay = world.relay(RelayOptions { most_attempts: 1, ..world.options(vec![queue.clone()]) });
+    // An event has it twice: as a header and as an attribute.
+    let large = "insert into amends.outbox (id, key, topic, name, payload, headers)
+        select gen_random_uuid(), 'large', 't', 't', '', json_build_object('tracestate', repeat('x', 90000))";
+    sqlx::query(large).execute(world.pool()).await.unwrap();
+    publish(world.pool(), "thing.happened", "k", 1..=5).await;
+    assert_eq!(world.drain(&queue, 5).await.len(), 5);
+    until(world.pool(), "select count(*) = 1 from amends.held_message where parked and reason like '%is the most%'")
+        .await;
+    let epoch = "select epoch = 1 from amends.cursor";
+    assert!(sqlx::query_scalar::<_, bool>(epoch).fetch_one(world.pool()).await.unwrap(), "its session goes on");
+    relay.stop().await;
+    world.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pipelined_keeps_the_order_of_each_key_while_none_is_refused() {
     let mut world = World::create().await;
     let queue = world.queue("all", &["#"]);

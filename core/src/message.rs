@@ -143,8 +143,8 @@ impl OutboxMessage {
         }
     }
 
-    /// As the relay sends them: the key is the event's partition key, and the trace an attribute too.
-    fn headers_bytes(&self) -> usize {
+    /// How much headers and key take, as the relay sends them: the key is the event's partition key, and the trace an attribute too.
+    pub fn headers_bytes(&self) -> usize {
         /// The length of a name, the type and the length of a value.
         const FRAMING: usize = 6;
         let size = |(name, value): (&String, &String)| {

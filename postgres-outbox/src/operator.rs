@@ -61,11 +61,26 @@ impl Which {
 
 /// `$1` to `$4` are those of [`Which`].
 macro_rules! which {
-    ($before:literal) => {
+    () => {
+        "($1::text is null or key = $1) and ($2::uuid is null or id = $2) and ($3::text is null or name = $3) and (parked or not $4)"
+    };
+}
+
+/// Acts on a batch of them, before `$5`, `$6`. The last first: a relay must not publish what is behind one that is gone already. And under the
+/// lease, as relays do, so that neither dies in a deadlock.
+macro_rules! act_on {
+    ($action:literal) => {
         concat!(
-            $before,
-            " where ($1::text is null or key = $1) and ($2::uuid is null or id = $2) and ($3::text is null or name = $3)
-                and (parked or not $4)"
+            "with lease as materialized (select lane from amends.cursor order by lane for share), batch as materialized (
+                select lane, seq from amends.held_message
+                where (select count(*) from lease) >= 0 and (lane, seq) < ($5, $6) and ",
+            which!(),
+            " order by lane desc, seq desc limit 1000 for update
+             ), acted as (",
+            $action,
+            " where h.lane = batch.lane and h.seq = batch.seq returning h.seq)
+             select (select count(*) from acted), last.lane, last.seq
+             from (select) one left join lateral (select lane, seq from batch order by lane, seq limit 1) last on true"
         )
     };
 }
@@ -79,9 +94,8 @@ pub async fn held(pool: &PgPool, which: &Which, limit: u32) -> Result<Vec<HeldLi
     bound.add(i64::from(limit));
     hook::before("list held");
     let held = concat!(
-        which!(
-            "select seq, id, key, name, topic, attempts, parked, retry_at, held_at, reason from amends.held_message"
-        ),
+        "select seq, id, key, name, topic, attempts, parked, retry_at, held_at, reason from amends.held_message where ",
+        which!(),
         " order by seq limit $5"
     );
     sqlx::query_as_with(held, bound.finish()?).fetch_all(pool).await
@@ -92,8 +106,10 @@ pub async fn held(pool: &PgPool, which: &Which, limit: u32) -> Result<Vec<HeldLi
 /// # Errors
 /// Returns the database's error.
 pub async fn release(pool: &PgPool, which: &Which) -> Result<u64, sqlx::Error> {
-    let release = which!("update amends.held_message set parked = false, attempts = 0, retry_at = clock_timestamp()");
-    act(pool, release, which.bound()).await
+    let release = act_on!(
+        "update amends.held_message h set parked = false, attempts = 0, retry_at = clock_timestamp() from batch"
+    );
+    act(pool, release, which, &[]).await
 }
 
 /// They are never published, unless they are on their way just now; those behind them follow. They stay in the outbox for as long as it is retained. The answer is how
@@ -102,12 +118,31 @@ pub async fn release(pool: &PgPool, which: &Which) -> Result<u64, sqlx::Error> {
 /// # Errors
 /// Returns the database's error.
 pub async fn discard(pool: &PgPool, which: &Which) -> Result<u64, sqlx::Error> {
-    act(pool, which!("delete from amends.held_message"), which.bound()).await
+    act(pool, act_on!("delete from amends.held_message h using batch"), which, &[]).await
 }
 
-async fn act(pool: &PgPool, statement: &'static str, bound: Bound) -> Result<u64, sqlx::Error> {
-    hook::before("act on held");
-    Ok(sqlx::query_with(statement, bound.finish()?).execute(pool).await?.rows_affected())
+/// In batches, each a transaction of its own: a relay that is at work on them must not wait for long.
+async fn act(
+    pool: &PgPool,
+    statement: &'static str,
+    which: &Which,
+    others: &[Option<&str>],
+) -> Result<u64, sqlx::Error> {
+    let (mut before, mut all) = ((i16::MAX, i64::MAX), 0);
+    loop {
+        let mut bound = which.bound();
+        bound.add(before.0);
+        bound.add(before.1);
+        others.iter().for_each(|other| bound.add(*other));
+        hook::before("act on held");
+        let (acted, lane, seq): (i64, Option<i16>, Option<i64>) =
+            sqlx::query_as_with(statement, bound.finish()?).fetch_one(pool).await?;
+        all += acted.unsigned_abs();
+        match lane.zip(seq) {
+            Some(last) => before = last,
+            None => return Ok(all),
+        }
+    }
 }
 
 /// They go to another exchange, under another routing key, or both, and are tried again at once. The answer is how many.
@@ -125,14 +160,11 @@ pub async fn reroute(
             return Err(sqlx::Error::InvalidArgument(format!("the {what} may have {MAX_NAME_BYTES} bytes at most")));
         }
     }
-    let mut bound = which.bound();
-    bound.add(exchange);
-    bound.add(topic);
-    let reroute = which!(
-        "update amends.held_message set parked = false, attempts = 0, retry_at = clock_timestamp(),
-            exchange = coalesce($5, exchange), topic = coalesce($6, topic)"
+    let reroute = act_on!(
+        "update amends.held_message h set parked = false, attempts = 0, retry_at = clock_timestamp(),
+            exchange = coalesce($7, exchange), topic = coalesce($8, topic) from batch"
     );
-    act(pool, reroute, bound).await
+    act(pool, reroute, which, &[exchange, topic]).await
 }
 
 /// All relays stop within a few seconds: they finish what they have read. Messages wait in the outbox.

@@ -131,3 +131,19 @@ async fn to_begin_anew_after_a_restore_may_take_as_long_as_it_takes() {
     let system = "select system_id <> 1 from amends.cursor";
     assert!(sqlx::query_scalar::<_, bool>(system).fetch_one(pool).await.unwrap());
 }
+
+#[tokio::test]
+async fn an_operator_acts_on_very_many_in_batches() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    hold(pool, 1, 2500, "'hot'", "true").await;
+    hold(pool, 2501, 2510, "'other'", "true").await;
+    let hot = Which { key: Some("hot".into()), ..Which::default() };
+    assert_eq!(operator::reroute(pool, &hot, Some("x"), None).await.unwrap(), 2500);
+    let rerouted =
+        "select count(*) = 2500 and bool_and(exchange = 'x' and not parked) from amends.held_message where key = 'hot'";
+    assert!(sqlx::query_scalar::<_, bool>(rerouted).fetch_one(pool).await.unwrap());
+    assert_eq!(operator::release(pool, &Which { parked: true, ..Which::default() }).await.unwrap(), 10);
+    assert_eq!(operator::discard(pool, &hot).await.unwrap(), 2500);
+    assert_eq!(operator::discard(pool, &Which::default()).await.unwrap(), 10);
+}

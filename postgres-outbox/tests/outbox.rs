@@ -249,6 +249,36 @@ async fn after_a_restore_into_another_cluster_everything_retained_is_published_a
     assert!(read_and_settle(&mut lane, 10).await.is_empty());
 }
 
+#[tokio::test]
+async fn a_lane_that_was_made_by_a_role_that_may_not_know_the_system_is_no_restore() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    commit_one(pool, "a").await;
+    let mut lane = acquire(pool).await;
+    assert_eq!(read_and_settle(&mut lane, 10).await, ["a"]);
+    lane.release().await.unwrap();
+    sqlx::query("update amends.cursor set system_id = 0").execute(pool).await.unwrap();
+    assert!(read_and_settle(&mut acquire(pool).await, 10).await.is_empty());
+    let known = "select system_id = (select system_identifier from pg_control_system()) from amends.cursor";
+    assert!(sqlx::query_scalar::<_, bool>(known).fetch_one(pool).await.unwrap());
+}
+
+/// The next read would look through all of it once more, and might never come to its end.
+#[tokio::test]
+async fn a_lane_that_has_come_through_a_backlog_is_behind_all_of_it() {
+    let database = TestDatabase::create().await;
+    let pool = database.pool();
+    let insert = "insert into amends.outbox (id, topic, name, payload) select gen_random_uuid(), 't', 'n', '' from generate_series(1, 100)";
+    sqlx::query(insert).execute(pool).await.unwrap();
+    let mut lane = acquire(pool).await;
+    for _ in 0..4 {
+        read_and_settle(&mut lane, 40).await;
+    }
+    let floor: i64 = sqlx::query_scalar("select floor from amends.cursor").fetch_one(pool).await.unwrap();
+    let last: i64 = sqlx::query_scalar("select max(seq) from amends.outbox").fetch_one(pool).await.unwrap();
+    assert_eq!(floor, last);
+}
+
 /// Writers of three keys, open transactions, commits, rollbacks, pages of random size, reads ahead and crashes.
 #[tokio::test]
 async fn random_schedules_lose_nothing_and_keep_each_key_in_order() {

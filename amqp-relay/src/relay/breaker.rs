@@ -36,7 +36,7 @@ impl Breakers {
                     why = Some(reason.as_str());
                 }
                 Verdict::Published | Verdict::Refused(_) => self.reset(exchange),
-                Verdict::Unknown => {}
+                Verdict::Unknown | Verdict::Unanswered => {}
             }
         }
         why.filter(|_| !was_known)

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::RelayError;
 use crate::relay::breaker::Breakers;
 use crate::relay::routes::{Exchange, Routes};
+use crate::relay::wave::UNANSWERED;
 use crate::relay::window::{Ordering, Wave, Window};
 
 /// How many are tried in one round.
@@ -18,6 +19,8 @@ pub(super) const AT_ONCE: usize = 500;
 const LONGEST: Duration = Duration::from_millis(250);
 /// The pause after a round in which nothing got through.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A message without an answer is tried again after so long. It may come twice then.
+const UNANSWERED_AGAIN: Duration = Duration::from_secs(30);
 /// Why a message waits for the next round.
 const LATER: &str = "others have their turn";
 
@@ -74,11 +77,13 @@ impl Round {
     ) -> Result<Option<Duration>, RelayError> {
         let Some((page, left)) = self.window.settled() else { return Ok(None) };
         let now = Instant::now();
-        let (mut refused, mut postponed, mut pause) = (Vec::new(), Vec::new(), AGAIN);
+        let (mut refused, mut postponed, mut unanswered, mut pause) = (Vec::new(), Vec::new(), Vec::new(), AGAIN);
         for (index, was_refused, reason) in &left {
             let seq = page.messages[*index].seq;
             if *was_refused {
                 refused.push((seq, reason.as_str()));
+            } else if reason == UNANSWERED {
+                unanswered.push((seq, UNANSWERED));
             } else if let Some((longer, _)) = breakers.shut(&self.exchanges[*index], now) {
                 pause = pause.max(longer);
                 postponed.push((seq, reason.as_str()));
@@ -93,6 +98,9 @@ impl Round {
         }
         if !postponed.is_empty() {
             lane.postpone_held(&postponed, pause).await?;
+        }
+        if !unanswered.is_empty() {
+            lane.postpone_held(&unanswered, UNANSWERED_AGAIN).await?;
         }
         if published.is_empty() {
             return Ok(Some(AGAIN));

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use amends_postgres::{Hints, Retained, Retention};
 use sqlx::PgPool;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -54,6 +54,9 @@ pub struct Relay {
 /// Partitions are made ahead, and old ones dropped, this often; two relays that meet do it once.
 const RETAIN_EVERY: Duration = Duration::from_mins(10);
 
+/// It is no longer waited for; a database whose host is gone says nothing for longer.
+const LONGEST_RETAIN: Duration = Duration::from_hours(1);
+
 impl Relay {
     /// A relay from a database to a broker; see [`RelayBuilder`].
     pub fn builder(pool: PgPool, url: Broker) -> RelayBuilder {
@@ -63,6 +66,7 @@ impl Relay {
     /// A relay from a database to a broker.
     pub fn new(pool: PgPool, url: Broker, options: RelayOptions) -> Self {
         let hints = Hints::of(&pool);
+        let options = RelayOptions { page: options.page.max(2), wave: options.wave.max(1), ..options };
         Self { pool, url, id: Uuid::now_v7(), options, state: Arc::default(), hints }
     }
 
@@ -93,12 +97,19 @@ impl Relay {
                     None => Ok(Retained::default()),
                 }
             });
-            match retained.await {
-                Ok(Ok(retained)) => {
+            let retained = tokio::select! {
+                retained = timeout(LONGEST_RETAIN, retained) => retained,
+                () = shutdown.cancelled() => return,
+            };
+            match retained {
+                Ok(Ok(Ok(retained))) => {
                     metrics::counter!(telemetry::PARTITIONS_DROPPED).increment(retained.dropped.len() as u64);
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "cannot drop what is old now; trying again later"),
-                Err(panic) => tracing::error!(%panic, "dropping what is old panicked; that is a bug of amends"),
+                Ok(Ok(Err(error))) => tracing::warn!(%error, "cannot drop what is old now; trying again later"),
+                Ok(Err(panic)) => tracing::error!(%panic, "dropping what is old panicked; that is a bug of amends"),
+                Err(_) => tracing::warn!(
+                    "what is old is still being dropped, or the database has gone silent; beginning anew"
+                ),
             }
         }
     }

@@ -28,6 +28,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// However much is held: while there is a backlog, the flow has so many times the time that held messages take.
 const FLOW_FIRST: u32 = 4;
 
+/// How long nothing may come for a wave of held messages, as nothing else is published meanwhile; and for any after one that had no answer:
+/// the queue that gives none gets messages of other keys too.
+const SHORT_DEADLINE: Duration = Duration::from_secs(2);
+/// For so long after one.
+const WARY: Duration = Duration::from_secs(60);
+
 /// Nothing is read ahead of so many bytes.
 const MOST_BYTES: usize = 8 << 20;
 
@@ -53,6 +59,8 @@ struct Pump<'a> {
     /// There was a page behind the last one that was read.
     has_backlog: bool,
     next_held: Instant,
+    /// A wave was not answered lately.
+    wary_until: Instant,
     wake: Wake,
 }
 
@@ -79,6 +87,7 @@ pub(super) async fn run(
         source: options.source.clone(),
         reply_to: options.replies.as_ref().map(|queue| short("reply queue", &queue.name)).transpose()?,
         deadline: options.confirm_deadline,
+        most_headers: wave::most_headers(connection.configuration().frame_max()),
         status: connection.status().clone(),
     };
     let mut idle = Vec::with_capacity(CHANNELS);
@@ -100,6 +109,7 @@ pub(super) async fn run(
         drained: false,
         has_backlog: false,
         next_held: Instant::now(),
+        wary_until: Instant::now(),
         wake,
     };
     pump.run(shutdown).await
@@ -212,7 +222,10 @@ impl Pump<'_> {
                 self.idle.push((number, channel));
                 continue;
             };
-            let target = self.target.clone();
+            let mut target = self.target.clone();
+            if self.round.is_some() || now < self.wary_until {
+                target.deadline = target.deadline.min(SHORT_DEADLINE);
+            }
             self.flying.push(Box::pin(async move {
                 let began = Instant::now();
                 let messages: Vec<_> = wave.messages().collect();
@@ -225,7 +238,12 @@ impl Pump<'_> {
     fn judge(&mut self, flown: Flown) {
         let Flown { number, channel, wave, verdicts, took } = flown;
         self.idle.push((number, channel));
-        self.size.learn(verdicts.len(), took);
+        if verdicts.contains(&Verdict::Unanswered) {
+            tracing::warn!(%wave.exchange, "the broker confirms some messages and not others; they are held, others flow on");
+            self.wary_until = Instant::now() + WARY;
+        } else {
+            self.size.learn(verdicts.len(), took);
+        }
         let now = chrono::Utc::now();
         if let Some(oldest) = wave.messages().map(|message| message.created_at).min() {
             metrics::histogram!(telemetry::DELAY_SECONDS).record((now - oldest).as_seconds_f64().max(0.0));

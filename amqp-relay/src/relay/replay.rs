@@ -78,6 +78,7 @@ impl Relay {
             source: options.source.clone(),
             reply_to: None,
             deadline: options.confirm_deadline,
+            most_headers: wave::most_headers(connection.configuration().frame_max()),
             status: connection.status().clone(),
         };
         let mut channel = broker::confirmed_channel(connection).await?;

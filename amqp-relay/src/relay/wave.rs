@@ -1,17 +1,19 @@
 //! A wave: messages published together on one channel, all confirmed before anything is decided.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use amends_postgres::cursor::Sequenced;
-use futures_util::future::maybe_done;
+use futures_util::FutureExt;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation, ConnectionStatus};
+use lapin::{Channel, Confirmation, ConnectionStatus, PublisherConfirm};
 use tokio::time::timeout;
 
-use crate::broker::short;
+use crate::broker::{short, soon};
 use crate::relay::routes::Routes;
 use crate::{RelayError, envelope};
 
@@ -26,6 +28,8 @@ pub(crate) enum Verdict {
     Unreachable(String),
     /// It has closed the channel before it said anything: over this message, or over another of the wave.
     Unknown,
+    /// It has said nothing, though it talks to us, and may have taken it.
+    Unanswered,
 }
 
 /// Where and how waves are published.
@@ -35,19 +39,31 @@ pub(crate) struct Target {
     pub(crate) source: String,
     /// The routing key of replies.
     pub(crate) reply_to: Option<ShortString>,
+    /// How long nothing at all may come.
     pub(crate) deadline: Duration,
+    /// The most that headers and key may take.
+    pub(crate) most_headers: usize,
     /// Of the connection: while it is blocked, the deadline does not count.
     pub(crate) status: ConnectionStatus,
 }
 
-/// The most that headers and key may take: with more, the broker would close the connection (all properties are one frame, of 128 KiB by
-/// default), and would do so again and again. What a publisher checks before its commit is less; rows come from SQL, too.
-const MOST_HEADERS: usize = 100 * 1024;
+/// The most that headers and key may take: with more, the broker would close the connection (all properties are one frame), and would do so
+/// again and again. What a publisher checks before its commit is less; rows come from SQL, too.
+pub(crate) fn most_headers(frame_max: u32) -> usize {
+    /// What a frame has besides: the properties, and the headers that the relay adds.
+    const OTHERS: usize = 8 * 1024;
+    let frame = if frame_max == 0 { usize::MAX } else { frame_max as usize };
+    frame.saturating_sub(OTHERS).min(100 * 1024)
+}
 
-/// The deadline has so many turns; those in which the broker is blocked do not count.
+/// The deadline has so many turns. It begins anew after one in which something came, or in which the broker was blocked.
 const TURNS: u32 = 10;
 
-/// Publishes a wave in its order and waits for every confirm. An error says nothing about any of its messages.
+/// Why a message is not published whose confirm does not come: its queue may have lost its majority, which no other suffers from.
+pub(crate) const UNANSWERED: &str = "the broker has neither taken nor refused it in time";
+
+/// Publishes a wave in its order and waits for every confirm; for those that do not come, until nothing has come for the deadline. Then
+/// it closes the channel. An error says nothing about any of its messages.
 ///
 /// A returned message may be attached to the confirm of another one of the channel (lapin: 5 of 1 000), so returns are
 /// matched by message id, and only once all confirms of the wave are in.
@@ -62,59 +78,102 @@ pub(crate) async fn publish(
         Ok(exchange) => exchange,
         Err(error) => return Ok(vec![Verdict::Refused(error.to_string()); messages.len()]),
     };
-    let mut published = Box::pin(async {
-        let mut publishes = Vec::with_capacity(messages.len());
-        let mut unsendable = HashMap::new();
-        for (index, sequenced) in messages.iter().enumerate() {
-            let message = &sequenced.message;
-            let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-            let headers = headers + message.key.as_ref().map_or(0, String::len);
-            if headers > MOST_HEADERS {
-                let reason = format!("its headers and key have {headers} bytes, and {MOST_HEADERS} is the most");
-                unsendable.insert(index, reason);
-                continue;
+    let mut unsendable = HashMap::new();
+    let mut flight = Flight::default();
+    for (index, sequenced) in messages.iter().enumerate() {
+        let message = &sequenced.message;
+        let headers = message.headers_bytes();
+        if headers > target.most_headers {
+            let reason = format!("its headers and key have {headers} bytes, and {} is the most", target.most_headers);
+            unsendable.insert(index, reason);
+            continue;
+        }
+        let properties = envelope::properties(sequenced, &target.source, target.reply_to.as_ref());
+        match (properties, short("routing key", &target.routes.routing_key(message))) {
+            (Ok(properties), Ok(key)) => {
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let publish = channel.basic_publish(exchange.clone(), key, options, &message.payload, properties);
+                let mut publish: Publish<'_> = Box::pin(publish);
+                // Polled once here, so that frames are written in order without waiting for the socket each time.
+                match futures_util::poll!(&mut publish) {
+                    Poll::Ready(sent) => flight.sent(index, sent),
+                    Poll::Pending => flight.publishes.push_back((index, publish)),
+                }
             }
-            let properties = envelope::properties(sequenced, &target.source, target.reply_to.as_ref());
-            match (properties, short("routing key", &target.routes.routing_key(message))) {
-                (Ok(properties), Ok(key)) => {
-                    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                    let publish = channel.basic_publish(exchange.clone(), key, options, &message.payload, properties);
-                    let mut publish = Box::pin(maybe_done(publish));
-                    // Polled once here, so that frames are written in order without waiting for the socket each time.
-                    let _ = futures_util::poll!(&mut publish);
-                    publishes.push((index, publish));
-                }
-                (Err(error), _) | (_, Err(error)) => {
-                    unsendable.insert(index, error.to_string());
-                }
+            (Err(error), _) | (_, Err(error)) => {
+                unsendable.insert(index, error.to_string());
             }
         }
-        let mut answers = Vec::with_capacity(publishes.len());
-        let mut confirms = Vec::with_capacity(publishes.len());
-        for (index, mut publish) in publishes {
-            publish.as_mut().await;
-            match publish.as_mut().take_output().expect("it was awaited and is taken once") {
-                Ok(confirm) => confirms.push((index, confirm)),
-                Err(error) => answers.push((index, Err(error))),
-            }
+    }
+    let mut waited = 0;
+    while timeout(target.deadline / TURNS, flight.land()).await.is_err() {
+        if !target.status.connected() && waited + 1 == TURNS {
+            return Err(RelayError::Deadline { what: "confirm", limit: target.deadline });
+        }
+        let has_come = flight.collect();
+        let is_blocked = target.status.blocked() && target.status.connected();
+        waited = if has_come || is_blocked { 0 } else { waited + 1 };
+        if waited == TURNS {
+            // A connection that is dead shows when the next channel is opened.
+            _ = soon("close a channel", channel.close(200, UNANSWERED.into())).await;
+            break;
+        }
+    }
+    let unanswered = flight.unanswered();
+    let mut verdicts = decide(messages, flight.answers, unsendable)?;
+    unanswered.into_iter().for_each(|index| verdicts[index] = Verdict::Unanswered);
+    Ok(verdicts)
+}
+
+type Publish<'a> = Pin<Box<dyn Future<Output = lapin::Result<PublisherConfirm>> + Send + 'a>>;
+
+/// What is on its way.
+#[derive(Default)]
+struct Flight<'a> {
+    publishes: VecDeque<(usize, Publish<'a>)>,
+    confirms: Vec<(usize, PublisherConfirm)>,
+    answers: Vec<(usize, lapin::Result<Confirmation>)>,
+}
+
+impl Flight<'_> {
+    fn sent(&mut self, index: usize, sent: lapin::Result<PublisherConfirm>) {
+        match sent {
+            Ok(confirm) => self.confirms.push((index, confirm)),
+            Err(error) => self.answers.push((index, Err(error))),
+        }
+    }
+
+    /// Waits for every confirm. Nothing is lost if it is not waited for any more.
+    async fn land(&mut self) {
+        while let Some((index, publish)) = self.publishes.front_mut() {
+            let (index, sent) = (*index, publish.await);
+            self.publishes.pop_front();
+            self.sent(index, sent);
         }
         // The last one first: it wakes this task once, and by then the others are mostly in.
-        while let Some((index, confirm)) = confirms.pop() {
-            answers.push((index, confirm.await));
+        while let Some((index, confirm)) = self.confirms.last_mut() {
+            let answer = (*index, confirm.await);
+            self.confirms.pop();
+            self.answers.push(answer);
         }
-        (answers, unsendable)
-    });
-    // In short turns: a broker that was blocked until now has all the time again.
-    let mut waited = 0;
-    let (answers, unsendable) = loop {
-        match timeout(target.deadline / TURNS, &mut published).await {
-            Ok(answers) => break answers,
-            Err(_) if target.status.blocked() && target.status.connected() => waited = 0,
-            Err(_) if waited + 1 < TURNS => waited += 1,
-            Err(_) => return Err(RelayError::Deadline { what: "confirm", limit: target.deadline }),
+    }
+
+    /// Takes the confirms that are in although one before them is not; whether there was any.
+    fn collect(&mut self) -> bool {
+        let before = self.confirms.len();
+        for (index, mut confirm) in std::mem::take(&mut self.confirms) {
+            match (&mut confirm).now_or_never() {
+                Some(answer) => self.answers.push((index, answer)),
+                None => self.confirms.push((index, confirm)),
+            }
         }
-    };
-    Ok(decide(messages, answers, unsendable)?)
+        self.confirms.len() < before
+    }
+
+    fn unanswered(&self) -> Vec<usize> {
+        let publishes = self.publishes.iter().map(|(index, _)| *index);
+        publishes.chain(self.confirms.iter().map(|(index, _)| *index)).collect()
+    }
 }
 
 /// What the broker said to each message; an error if the connection has failed. Pure.

@@ -9,7 +9,7 @@ use amends_postgres::cursor::{Page, Sequenced, Unpublished};
 use serde::{Deserialize, Serialize};
 
 use crate::relay::routes::Exchange;
-use crate::relay::wave::Verdict;
+use crate::relay::wave::{UNANSWERED, Verdict};
 
 /// Which order is kept between messages of one key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +139,9 @@ impl Window {
             });
         }
         let undecided = page.messages.len() - unpublished.len();
-        let bytes = page.messages.iter().map(|sequenced| sequenced.message.payload.len()).sum();
+        let bytes =
+            page.messages.iter().map(|Sequenced { message, .. }| message.payload.len() + message.headers_bytes());
+        let bytes = bytes.map(|bytes| bytes + OVERHEAD).sum();
         self.pages.push_back(OpenPage { page: Arc::new(page), bytes, undecided, unpublished });
     }
 
@@ -255,6 +257,10 @@ impl Window {
                     self.leave(taken.place, false, reason);
                     self.block(taken.key);
                 }
+                Verdict::Unanswered => {
+                    self.leave(taken.place, false, UNANSWERED.to_owned());
+                    self.block(taken.key);
+                }
                 Verdict::Unknown => {
                     self.suspects.insert(taken.place);
                     again.push(taken);
@@ -292,6 +298,9 @@ impl Window {
         &mut self.pages[(page - self.first) as usize]
     }
 }
+
+/// What a message takes in memory besides.
+const OVERHEAD: usize = 200;
 
 const BEHIND: &str = "behind a held message of its key";
 
@@ -346,7 +355,7 @@ mod tests {
     fn each_wave_has_one_message_of_a_key_however_many_there_are() {
         const MANY: usize = 50_000;
         let mut window = window(Ordering::Strict, std::iter::repeat_n("hot", MANY).chain(["other"]));
-        assert_eq!((window.pending(), window.bytes()), (MANY + 1, 10 * MANY + 10));
+        assert_eq!((window.pending(), window.bytes()), (MANY + 1, 213 * MANY + 215));
         assert_eq!(publish(&mut window, 0), [1, MANY as i64 + 1], "what is behind it is not held up");
         for seq in 2..=MANY as i64 {
             let wave = window.next_wave(100, 0, |_| None).unwrap();

@@ -98,7 +98,8 @@ pub(super) async fn due(conn: &mut PgConnection, lane: i16, limit: usize) -> Res
          )
          select seq, id, key, topic, name, content_type, headers::text as headers, payload, created_at, exchange
          from (
-            select m.*, sum(octet_length(m.payload)) over (order by m.nth, m.seq) - octet_length(m.payload) as bytes_before
+            select m.*, sum(octet_length(m.payload) + octet_length(m.headers::text)) over (order by m.nth, m.seq)
+                - octet_length(m.payload) - octet_length(m.headers::text) as bytes_before
             from due cross join lateral (
                 select 0::bigint as nth, h.* from amends.held_message h where h.lane = $1 and h.seq = due.seq
                 union all (

@@ -19,6 +19,10 @@ pub(super) struct Taken {
     pub(super) lanes: i16,
     /// Their number is being changed: so far this one goes.
     pub(super) meeting: Option<Snapshot>,
+    /// Of the sequence, before it was taken.
+    pub(super) value: i64,
+    /// Its position is of another cluster than this one.
+    pub(super) restored_into: Option<i64>,
 }
 
 /// Takes the lease. Under the lock of the layout: while the number of lanes is changed, a lane of the old ones must not
@@ -29,8 +33,10 @@ pub(super) async fn take(
     owner: Uuid,
     name: &str,
     lease: Duration,
-) -> Result<Option<Taken>, LaneError> {
+) -> Result<Option<Taken>, sqlx::Error> {
     let system = system_id(conn).await?;
+    let value = "select case when is_called then last_value else 0 end from amends.outbox_seq";
+    let value: i64 = sqlx::query_scalar(value).fetch_one(&mut *conn).await?;
     let start = Position::start();
     hook::before("take lane");
     sqlx::query(
@@ -61,17 +67,20 @@ pub(super) async fn take(
     let Some((epoch, written_in, prev, floor, pass, pass_seq, pass_floor, lanes, meeting)) = taken else {
         return Ok(None);
     };
-    if written_in != system && system != 0 {
-        tracing::warn!(lane, "the database was restored into another cluster; publishing everything retained again");
-        restart(conn, lane, system).await?;
-        return Ok(Some(Taken { epoch, position: start, lanes, meeting: None }));
+    if written_in == 0 && system != 0 {
+        // It was made by a role that may not know.
+        hook::before("name the system of a lane");
+        let name =
+            sqlx::query("update amends.cursor set system_id = $3 where lane = $1 and epoch = $2 and system_id = 0");
+        name.bind(lane).bind(epoch).bind(system).execute(conn).await?;
     }
     let pass = pass.zip(pass_seq).zip(pass_floor).map(|((snapshot, seq), floor)| Pass { snapshot, seq, floor });
-    Ok(Some(Taken { epoch, position: Position { prev, floor, pass }, lanes, meeting }))
+    let restored_into = (![0, system].contains(&written_in) && system != 0).then_some(system);
+    Ok(Some(Taken { epoch, position: Position { prev, floor, pass }, lanes, meeting, value, restored_into }))
 }
 
 /// It touches every retained message, which may take long.
-async fn restart(conn: &mut PgConnection, lane: i16, system: i64) -> Result<(), sqlx::Error> {
+pub(super) async fn restart(conn: &mut PgConnection, lane: i16, system: i64) -> Result<(), sqlx::Error> {
     hook::before("restart lane");
     let mut tx = conn.begin().await?;
     sqlx::query("set local statement_timeout = 0").execute(&mut *tx).await?;

@@ -103,9 +103,18 @@ impl Lane {
         lease: Duration,
     ) -> Result<Option<Self>, LaneError> {
         let mut conn = within(LEASES_TO_ANSWER * lease, connect(pool, lease)).await?;
-        let Some(found) = lease::take(&mut conn, lane, owner, name, lease).await? else {
+        let patience = LEASES_TO_ANSWER * lease;
+        let Some(mut found) = within(patience, lease::take(&mut conn, lane, owner, name, lease)).await? else {
             return Ok(None);
         };
+        if let Some(system) = found.restored_into {
+            tracing::warn!(
+                lane,
+                "the database was restored into another cluster; publishing everything retained again"
+            );
+            lease::restart(&mut conn, lane, system).await?;
+            (found.position, found.meeting) = (Position::start(), None);
+        }
         let epoch = found.epoch;
         let mut taken = Self {
             conn,
@@ -113,7 +122,7 @@ impl Lane {
             owner,
             epoch,
             lease,
-            progress: Progress::at(found.position),
+            progress: Progress::at(found.position).taken_at(found.value),
             lanes: found.lanes,
             meeting: found.meeting,
             has_arrived: false,
@@ -208,7 +217,13 @@ impl Lane {
     /// # Errors
     /// Returns the database's error.
     pub async fn due_held(&mut self, limit: usize) -> Result<Due, LaneError> {
-        let due = within(self.patience(), held::due(&mut self.conn, self.number, limit)).await?;
+        let due = match within(self.patience(), held::due(&mut self.conn, self.number, limit)).await {
+            Err(LaneError::Database(error)) if took_too_long(&error) => {
+                tracing::warn!(lane = self.number, %error, "too many held messages to look for those that are due; others flow on");
+                return Ok(Due { messages: Vec::new(), next: Some(Duration::from_secs(60)) });
+            }
+            due => due?,
+        };
         if due.messages.is_empty() && due.next.is_none() {
             // An operator may have discarded them all.
             self.free_held(HashSet::new()).await?;
@@ -256,6 +271,11 @@ impl Lane {
     pub async fn postpone_held(&mut self, postponed: &[(i64, &str)], pause: Duration) -> Result<(), LaneError> {
         within(self.patience(), held::postpone(&mut self.conn, self.number, self.epoch, postponed, pause)).await
     }
+}
+
+/// The server has ended the statement (`query_canceled`), and the connection is as good as before.
+fn took_too_long(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
 }
 
 /// The server ends a statement after so many leases.

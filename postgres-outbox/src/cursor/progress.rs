@@ -25,6 +25,13 @@ impl Progress {
         Self { position, read_value: None, known_value: None, far: FAR }
     }
 
+    /// With a value of the sequence that was read before the lane was taken: to take it is a move that has committed. Without, the first
+    /// pass through a backlog would end with the floor before it, and the read behind it look through all of it once more.
+    #[must_use]
+    pub fn taken_at(self, value: i64) -> Self {
+        Self { known_value: Some(value), ..self }
+    }
+
     /// As it is, but a lane that finds nothing moves its cursor when it is so many rows behind.
     #[must_use]
     pub fn far(self, far: i64) -> Self {

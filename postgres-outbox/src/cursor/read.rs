@@ -37,8 +37,11 @@ const PAGE: &str = "
     ), page as (
         select * from (
             select u.*, lead(u.seq) over by_seq is not null as more,
-                sum(octet_length(u.payload)) over by_seq - octet_length(u.payload) as bytes_before
-            from (select * from fresh union all select * from late) u
+                sum(u.bytes) over by_seq - u.bytes as bytes_before
+            from (
+                select *, 200 + octet_length(payload) + octet_length(headers::text) + coalesce(octet_length(key), 0) as bytes
+                from (select * from fresh union all select * from late) u
+            ) u
             window by_seq as (order by u.seq)
         ) u where bytes_before < $8 order by seq limit $6
     )

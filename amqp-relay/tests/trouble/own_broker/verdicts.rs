@@ -1,6 +1,8 @@
 //! The broker closes the channel over one message, or over one exchange: the others flow.
 
-use amends_relay::{RelayOptions, Route, Topology, TopologyMode};
+use std::time::Duration;
+
+use amends_relay::{QueueKind, RelayOptions, Route, Topology, TopologyMode};
 
 use super::Scene;
 use crate::support::private_broker::PrivateBroker;
@@ -89,5 +91,42 @@ async fn a_topic_that_the_relay_may_not_use_holds_up_its_own_messages_alone() {
         "select count(*) = 3 and bool_or(parked and reason like '%ACCESS_REFUSED%topic%') from amends.held_message",
     )
     .await;
+    relay.stop().await;
+}
+
+/// As that of a quorum queue which has lost its majority.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_confirms_nothing_holds_up_its_own_messages_alone() {
+    let mut scene = Scene::set(QueueKind::Classic).await;
+    let stuck = scene.world.queue("stuck", &["stuck.*"]);
+    scene.queue.patterns = vec!["thing.*".into()];
+    let options = RelayOptions {
+        confirm_deadline: Duration::from_secs(3),
+        ..scene.world.options(vec![scene.queue.clone(), stuck.clone()])
+    };
+    let relay = scene.world.relay(options);
+    scene.write(1..=10).done().await;
+    let mut got = scene.world.drain(&scene.queue, 50).await;
+    let process = |action: &str| {
+        let name = &stuck.name;
+        let lookup = format!("rabbit_amqqueue:lookup(rabbit_misc:r(<<\"/\">>, queue, <<\"{name}\">>))");
+        scene.broker.ctl(&["eval", &format!("{{ok, Q}} = {lookup}, sys:{action}(amqqueue:get_pid(Q)).")]);
+    };
+    process("suspend");
+    for key in ["a", "b", "c"] {
+        publish(scene.world.pool(), "stuck.one", key, 1..=3).await;
+    }
+    scene.write(11..=50).done().await;
+    scene.world.drain_into(&mut got, &scene.queue, 250).await;
+    let held = "select count(*) = 9 from amends.held_message where key in ('a', 'b', 'c') and not parked";
+    until(scene.world.pool(), held).await;
+    scene.write(51..=100).done().await;
+    scene.world.drain_into(&mut got, &scene.queue, 500).await;
+    assert_order_per_key(&got);
+    assert_eq!(got.len(), 500, "the others come once, for the session goes on");
+
+    process("resume");
+    assert_order_per_key(&scene.world.drain(&stuck, 9).await);
+    until(scene.world.pool(), "select count(*) = 0 from amends.held_message").await;
     relay.stop().await;
 }

@@ -141,7 +141,10 @@ impl Lane {
         let pages = std::mem::take(&mut world.pages);
         pages.iter().take(published).for_each(|page| Self::publish(world, &page.rows));
         world.reading = None;
-        world.progress = Progress::at(world.cursor.clone()).far(1);
+        // The next one takes the lane.
+        let value = world.db.sequence();
+        world.db.commit_another();
+        world.progress = Progress::at(world.cursor.clone()).taken_at(value).far(1);
         world.value_before = 0;
         world.crashes += 1;
     }
