@@ -133,7 +133,9 @@ async fn act(
         let mut bound = which.bound();
         bound.add(before.0);
         bound.add(before.1);
-        others.iter().for_each(|other| bound.add(*other));
+        for other in others {
+            bound.add(*other);
+        }
         hook::before("act on held");
         let (acted, lane, seq): (i64, Option<i16>, Option<i64>) =
             sqlx::query_as_with(statement, bound.finish()?).fetch_one(pool).await?;

@@ -32,7 +32,7 @@ const FLOW_FIRST: u32 = 4;
 /// the queue that gives none gets messages of other keys too.
 const SHORT_DEADLINE: Duration = Duration::from_secs(2);
 /// For so long after one.
-const WARY: Duration = Duration::from_secs(60);
+const WARY: Duration = Duration::from_mins(1);
 
 /// Nothing is read ahead of so many bytes.
 const MOST_BYTES: usize = 8 << 20;

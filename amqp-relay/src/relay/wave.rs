@@ -121,7 +121,9 @@ pub(crate) async fn publish(
     }
     let unanswered = flight.unanswered();
     let mut verdicts = decide(messages, flight.answers, unsendable)?;
-    unanswered.into_iter().for_each(|index| verdicts[index] = Verdict::Unanswered);
+    for index in unanswered {
+        verdicts[index] = Verdict::Unanswered;
+    }
     Ok(verdicts)
 }
 

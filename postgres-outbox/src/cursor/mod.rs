@@ -220,7 +220,7 @@ impl Lane {
         let due = match within(self.patience(), held::due(&mut self.conn, self.number, limit)).await {
             Err(LaneError::Database(error)) if took_too_long(&error) => {
                 tracing::warn!(lane = self.number, %error, "too many held messages to look for those that are due; others flow on");
-                return Ok(Due { messages: Vec::new(), next: Some(Duration::from_secs(60)) });
+                return Ok(Due { messages: Vec::new(), next: Some(Duration::from_mins(1)) });
             }
             due => due?,
         };
