@@ -173,6 +173,7 @@ async fn a_deleted_exchange_is_declared_again_and_nothing_is_lost() {
     world.channel.exchange_delete(world.name.as_str().into(), ExchangeDeleteOptions::default()).await.unwrap();
     publish(world.pool(), "thing.happened", "k", 11..=20).await;
     let got = world.drain(&queue, 10).await;
+    assert_eq!(got.iter().map(|message| message.key().1).max(), Some(20));
     assert_order_per_key_from(11, &got);
     relay.stop().await;
     world.clean_up().await;

@@ -52,6 +52,11 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
     }
 }
 
+/// Whether the server has ended the statement (`query_canceled`); the connection is as good as before.
+pub(crate) fn took_too_long(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
+}
+
 /// Whether it is the rows that cannot be written, however often it is tried: a value that the type does not take (class 22), or a
 /// constraint that it breaks (23).
 pub fn is_refused(error: &sqlx::Error) -> bool {

@@ -166,20 +166,24 @@ const OLD_KEYS: &str = "
             and not exists (select from amends.saga s where s.id = k.saga_id)
         order by k.created_at limit $2 for update skip locked
     )";
+macro_rules! old_inbox_rows {
+    ($partition:literal) => {
+        concat!(
+            "delete from ",
+            $partition,
+            " where (consumer, message_id) in (
+                select consumer, message_id from ",
+            $partition,
+            " where handled_at < clock_timestamp() - $1 * interval '1 millisecond'
+                order by handled_at limit $2 for update skip locked
+            )"
+        )
+    };
+}
 /// Ids that tell no time, in the last of all partitions.
-const OLD_FOREIGN_ROWS: &str = "
-    delete from amends.inbox_foreign where (consumer, message_id) in (
-        select consumer, message_id from amends.inbox_foreign
-        where handled_at < clock_timestamp() - $1 * interval '1 millisecond'
-        order by handled_at limit $2 for update skip locked
-    )";
+const OLD_FOREIGN_ROWS: &str = old_inbox_rows!("amends.inbox_foreign");
 /// Those of a week for which no partition was made.
-const OLD_INBOX_ROWS: &str = "
-    delete from amends.inbox_default where (consumer, message_id) in (
-        select consumer, message_id from amends.inbox_default
-        where handled_at < clock_timestamp() - $1 * interval '1 millisecond'
-        order by handled_at limit $2 for update skip locked
-    )";
+const OLD_INBOX_ROWS: &str = old_inbox_rows!("amends.inbox_default");
 const OLD_OUTBOX_ROWS: &str = "
     delete from amends.outbox_default where seq in (
         select o.seq from amends.outbox_default o

@@ -24,6 +24,8 @@ pub use position::{Pass, Position, Read, Snapshot};
 pub use progress::Progress;
 pub use replay::Retold;
 
+use crate::error::took_too_long;
+
 /// One lane of the outbox, held under a lease by this process. Reads ahead of what it has settled.
 ///
 /// It has a connection of its own, and all that it remembers is void with it: after any error, drop it and acquire the
@@ -271,11 +273,6 @@ impl Lane {
     pub async fn postpone_held(&mut self, postponed: &[(i64, &str)], pause: Duration) -> Result<(), LaneError> {
         within(self.patience(), held::postpone(&mut self.conn, self.number, self.epoch, postponed, pause)).await
     }
-}
-
-/// The server has ended the statement (`query_canceled`), and the connection is as good as before.
-fn took_too_long(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("57014"))
 }
 
 /// The server ends a statement after so many leases.
